@@ -1,0 +1,150 @@
+"""Where the parts of a ContributionDisplay go, in inches, and how class labels are made to fit. Draws nothing."""
+
+import math
+import re
+
+import numpy as np
+
+CLASSES_PER_LINE = 10
+MAX_WIDTH = 12.5  # inches, of a new figure, unless a single image needs more
+LABEL_SIZE, TEXT_SIZE = 9, 8  # points: class labels, everything else
+
+
+def text_width(text, size, weight="normal"):
+    """Width of one line of text in inches, in the user's font."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    font = FontProperties(size=size, weight=weight)
+    return text_to_path.get_text_width_height_descent(text, font, ismath=False)[0] / 72
+
+
+def fit_text(text, width, *, size, weight="normal", max_lines=2):
+    """`text` within `width` inches: on one line, on two, or with an ellipsis in the middle of the last."""
+
+    def fits(line):
+        return text_width(line, size, weight) <= width
+
+    def shorten(line):
+        # the middle goes, since the labels of a family (scratch_left, scratch_right) differ at their ends
+        for keep in range(min(len(line), 80), 1, -1):
+            short = f"{line[: (keep + 1) // 2]}…{line[len(line) - keep // 2 :]}"
+            if fits(short):
+                return short
+        return line[0] + "…"
+
+    text = " ".join(str(text).split())
+    if fits(text):
+        return text
+    if max_lines == 1:
+        return shorten(text)
+    breaks = [match.end() for match in re.finditer(r"[ _/,.-]+", text[:60])]
+    lines = [(text[:at].rstrip(), text[at:]) for at in breaks if 0 < at < len(text) and fits(text[:at].rstrip())]
+    lines.sort(key=lambda pair: abs(len(pair[0]) - len(pair[1])))  # the most even first
+    for first, second in lines:
+        if fits(second):
+            return f"{first}\n{second}"
+    return f"{lines[0][0]}\n{shorten(lines[0][1])}" if lines else shorten(text)
+
+
+class Layout:
+    """Places, in inches, for n images and k classes each.
+
+    An image takes a block: at the left the image, as high as two maps, then its classes, ten to a line. Blocks stand
+    `abreast`, and beneath each other when that row is full. From top to bottom, a class has its label, CCM+,
+    CCM- and its score. The colour bar is at the right.
+
+    Parameters
+    ----------
+    n_images, n_classes : int
+    shape : tuple of int (R, C)
+    abreast : int
+        Images beside each other.
+    label_lines : int
+        Lines of text in the longest class label.
+    cell : float
+        Size of a map: the square root of its area, in inches.
+    canvas : tuple of float (width, height), optional
+        What there is to draw on. Default: exactly what is needed, `width` and `height`.
+    """
+
+    MARGIN, SIGN, PADDING, GAP = 0.08, 0.22, 0.07, 0.05
+    LINE, LABEL_GAP, SCORE, LINE_GAP, BLOCK_GAP = 0.15, 0.07, 0.22, 0.14, 0.25
+    BAR, BAR_TEXT = 0.12, 0.95
+
+    def __init__(self, n_images, n_classes, shape, *, abreast, label_lines=1, cell=1.0, canvas=None):
+        # A map one pixel high must stay visible: beyond 3 to 1, pixels are no longer drawn square.
+        self.aspect = min(max(shape[0] / shape[1], 1 / 3), 3)
+        self.map_width, self.map_height = cell / math.sqrt(self.aspect), cell * math.sqrt(self.aspect)
+        self.image_height = 2 * self.map_height + self.GAP
+        self.image_width = self.image_height / self.aspect
+        self.abreast, self.classes_abreast = abreast, min(n_classes, CLASSES_PER_LINE)
+        self.column = max(self.map_width, 0.75 * min(cell, 1)) + 2 * self.PADDING  # a score fits beneath a narrow map
+        self.label = label_lines * self.LINE + self.LABEL_GAP
+        self.line = self.label + self.image_height + self.SCORE + self.LINE_GAP
+        self.block_width = self.image_width + self.SIGN + self.classes_abreast * self.column + self.BLOCK_GAP
+        self.block_height = self.line * math.ceil(n_classes / self.classes_abreast)
+        self.width = self.MARGIN + abreast * self.block_width + self.BAR + self.BAR_TEXT
+        self.height = self.MARGIN + self.block_height * math.ceil(n_images / abreast)
+        self.canvas = canvas or (self.width, self.height)
+
+    @classmethod
+    def choose(cls, n_images, n_classes, shape, *, label_lines=1, canvas=None):
+        """The layout of a new figure, or the one with the largest maps that a given canvas holds."""
+
+        def layout(abreast, cell=1.0):
+            return cls(n_images, n_classes, shape, abreast=abreast, label_lines=label_lines, cell=cell, canvas=canvas)
+
+        if canvas is None:
+            cell = 1.0 if n_images <= 6 else 0.75
+            choices = [layout(abreast, cell) for abreast in range(1, min(n_images, 12) + 1)]
+            choices = [choice for choice in choices if choice.width <= MAX_WIDTH] or choices[:1]
+            return min(choices, key=lambda choice: abs(math.log(choice.height / choice.width / 0.75)))
+        for cell in np.geomspace(2, 0.1, 50):
+            for abreast in range(1, n_images + 1):
+                choice = layout(abreast, cell)
+                if choice.width > canvas[0]:
+                    break
+                if choice.height <= canvas[1]:
+                    return choice
+        return layout(1, 0.1)
+
+    def _place(self, left, top, width, height):
+        """Inches from the upper left corner to [left, bottom, width, height] in fractions of the canvas, centred."""
+        left += (self.canvas[0] - self.width) / 2
+        bottom = (self.canvas[1] + self.height) / 2 - top - height
+        return [left / self.canvas[0], bottom / self.canvas[1], width / self.canvas[0], height / self.canvas[1]]
+
+    def _block(self, i):
+        return (
+            self.MARGIN + i % self.abreast * self.block_width,
+            self.MARGIN + i // self.abreast * self.block_height,
+        )
+
+    def _pair(self, i, j):
+        left, top = self._block(i)
+        left += self.image_width + self.SIGN + j % self.classes_abreast * self.column
+        return left, top + j // self.classes_abreast * self.line
+
+    def image(self, i):
+        """Place of image i."""
+        left, top = self._block(i)
+        return self._place(left, top + self.label, self.image_width, self.image_height)
+
+    def map(self, i, sign, j):
+        """Place of the map of class j of image i: CCM+ where `sign` is 0, CCM- where it is 1."""
+        left, top = self._pair(i, j)
+        top += self.label + sign * (self.map_height + self.GAP)
+        return self._place(left + (self.column - self.map_width) / 2, top, self.map_width, self.map_height)
+
+    def frame(self, i, j):
+        """Place of the frame around label, maps and score of class j of image i."""
+        left, top = self._pair(i, j)
+        return self._place(left, top, self.column, self.line - self.LINE_GAP)
+
+    def bar(self):
+        """Place of the colour bar: as high as the maps beside it, up to about 4 inches."""
+        n_lines = max(round((self.height - self.MARGIN) / self.line), 1)
+        n_lines = max(min(n_lines, int(4 / self.line)), 1)
+        height = (n_lines - 1) * self.line + self.image_height
+        return self._place(self.width - self.BAR_TEXT - self.BAR, self.MARGIN + self.label, self.BAR, height)

@@ -1,0 +1,522 @@
+"""GCMClassifier: the scikit-learn face. Parameters, fit, predict, explain, transform; no tensor arithmetic."""
+
+import copy
+import dataclasses
+from contextlib import contextmanager
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from scipy.special import log_softmax, softmax
+from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin, _fit_context
+from sklearn.utils import gen_batches
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_feature_names_in, check_array, check_is_fitted, validate_data
+
+from skgcm import images, inference, labels, training
+from skgcm.explanation import Explanation
+from skgcm.network import UPSAMPLING
+
+
+class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
+    """Image classifier whose class scores are plain averages of maps that can be looked at.
+
+    For each class the network generates a weight map at the image's own resolution (class weight map, CWM) and
+    multiplies it with the image (class contribution map, CCM); the mean of the CCM over rows, columns and channels is
+    the class score, and the class of the highest score is predicted. What :meth:`explain` returns is therefore not an
+    explanation after the fact: it is what was added up.
+
+    Parameters
+    ----------
+    n_classes : int, default=None
+        Number of classes. None: the labels in y. More than that only for integer labels within 0 .. n_classes - 1,
+        and then ``classes_`` is ``arange(n_classes)``.
+    encoder_width : int, default=16
+        Channels of the first encoder stage; each further stage has twice as many.
+    decoder_width : int, default=16
+        Channels of the last decoder stage; each stage before it has twice as many.
+    n_stages : int, default=3
+        Number of resolutions; each stage after the first halves rows and columns.
+    shared_decoder : bool, default=True
+        True: the first layers of the decoder serve all classes. False: each class has a whole decoder for itself.
+    clip_negative : bool, default=False
+        The paper's clipped variant: a ReLU makes weight maps non-negative.
+    upsampling : {"nearest", "deconvolution"}, default="nearest"
+        How the decoder enlarges: nearest-neighbour and a convolution, or a stride-2 deconvolution (the paper's, which
+        leaves a 2-pixel lattice in the maps).
+    image_shape : tuple, default=None
+        (rows, columns) or (rows, columns, channels) of an image. Needed for rows of pixels that are not a square grey
+        image; settles what an array's axes mean.
+    channels_first : bool, default=False
+        True: X is (n, channels, rows, columns), or rows in that order.
+    value_range : tuple, default=None
+        (low, high): the numbers that mean 0 and 1 to the network. None: (0, 255) for uint8, (0, 1) for bool and for
+        floats within it, else (0, maximum of the training images), or (minimum, maximum) where some are negative.
+    augment : {"shift", "shift+flip"} or callable, default=None
+        Random changes of the training images: moved by up to an eighth of their size, and mirrored left to right. A
+        callable gets and returns a tensor (batch, channels, rows, columns) in the dtype and units of X.
+    optimizer : {"sgd", "adamw"} or a class of torch.optim, default="sgd"
+        "sgd" has Nesterov momentum 0.9.
+    lr : float, default=0.05
+        Learning rate; the highest where there is a schedule.
+    lr_schedule : {"one-cycle", "constant"}, default="one-cycle"
+        "one-cycle" rises linearly for a quarter of `max_epochs` and falls along a cosine to 0.
+    weight_decay : float, default=5e-4
+        Handed to the optimizer unless 0.
+    max_epochs : int, default=30
+        Passes over the training images.
+    batch_size : int, default=64
+        Images in a training step.
+    early_stopping : bool, default=False
+        Hold out `validation_fraction` of the training images, stop when the loss on them has not fallen for
+        `n_iter_no_change` epochs, and keep the best weights.
+    validation_fraction : float, default=0.1
+        Share of each class that `early_stopping` holds out.
+    n_iter_no_change : int, default=10
+        Patience of `early_stopping`, in epochs.
+    class_weight : dict or "balanced", default=None
+        Weights of the classes in the loss; "balanced": inverse to their frequency.
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        Arithmetic of the convolutions in training. "auto": bfloat16 where the processor has it. Weights, scores and
+        loss, and all of prediction, are float32.
+    device : str or torch.device, default="auto"
+        "auto": CUDA where there is one, else "cpu".
+    callbacks : list of skorch callbacks, default=None
+        As skorch takes them.
+    net_params : dict, default=None
+        Further parameters of the skorch net, e.g. ``{"criterion__label_smoothing": 0.1}``.
+    warm_start : bool, default=False
+        True: `fit` starts from the weights of the last fit.
+    transform_maps : {"contributions", "weights"}, default="contributions"
+        What :meth:`transform` returns: CCM, averaged over channels, or CWM.
+    random_state : int, RandomState instance or None, default=None
+        Initial weights, order of the images, augmentation and held-out images. None: new ones each time. No global
+        random state is read or changed.
+    verbose : int, default=0
+        0: silent; 1: one progress bar; 2: a line an epoch.
+
+    Attributes
+    ----------
+    classes_ : ndarray (N,)
+        Class labels, in the order of scores and maps.
+    image_shape_ : tuple (R, C, D)
+        Rows, columns and channels of an image.
+    value_range_ : tuple (low, high)
+        The numbers that mean 0 and 1.
+    n_features_in_ : int
+        R * C * D.
+    feature_names_in_ : ndarray (n_features_in_,)
+        Column names, where X was a data frame.
+    net_ : skorch.NeuralNet
+        The trained net; ``net_.network`` is the :class:`skgcm.network.GCM`.
+    history_ : list of dict
+        ``train_loss``, ``valid_loss`` (with early stopping) and ``dur`` in seconds, epoch by epoch.
+
+    See Also
+    --------
+    skgcm.network.GCM : The network alone, as a PyTorch module.
+    skgcm.ContributionDisplay : Pictures of the evidence.
+
+    Notes
+    -----
+    ``score_j = mean over r, c, d of CWM_j[r, c] * image[r, c, d]`` holds to rounding for every image. It says what the
+    decision is made of, not that the evidence lies on the object: a weight sees a whole neighbourhood. Adding one map
+    to all classes changes no probability, and a pixel of value 0 contributes nothing.
+
+    There is no ``sample_weight``: an image of weight 0 would still take part in the statistics of batch norm, so a
+    weight would not mean what scikit-learn means by it. Use `class_weight`.
+
+    References
+    ----------
+    Generative Contribution Mappings: "畳み込みニューラルネットワークを用いた画像分類タスクの直感的可視化方法",
+    IPSJ Transactions on Mathematical Modeling and its Applications 10(2), 1-13, July 2017.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skgcm import GCMClassifier
+    >>> X, y = load_digits(return_X_y=True)
+    >>> clf = GCMClassifier(max_epochs=3, device="cpu", random_state=0).fit(X[:1000], y[:1000])
+    >>> clf.score(X[1000:], y[1000:]) > 0.8
+    True
+    >>> evidence = clf.explain(X[1000:1005])
+    >>> evidence.ccm.shape
+    (5, 1, 8, 8, 1)
+    >>> abs(evidence.ccm.mean(axis=(2, 3, 4)) - evidence.scores).max() < 1e-5
+    True
+    """
+
+    _parameter_constraints = {
+        "n_classes": [Interval(Integral, 2, None, closed="left"), None],
+        "encoder_width": [Interval(Integral, 1, None, closed="left")],
+        "decoder_width": [Interval(Integral, 1, None, closed="left")],
+        "n_stages": [Interval(Integral, 1, None, closed="left")],
+        "shared_decoder": ["boolean"],
+        "clip_negative": ["boolean"],
+        "upsampling": [StrOptions(set(UPSAMPLING))],
+        "image_shape": [tuple, list, None],
+        "channels_first": ["boolean"],
+        "value_range": [tuple, list, None],
+        "augment": [StrOptions({"shift", "shift+flip"}), callable, None],
+        "optimizer": [StrOptions(set(training.OPTIMIZERS)), type],
+        "lr": [Interval(Real, 0, None, closed="neither")],
+        "lr_schedule": [StrOptions({"one-cycle", "constant"})],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "class_weight": [dict, StrOptions({"balanced"}), None],
+        "precision": [StrOptions({"auto", "float32", "bfloat16"})],
+        "device": [str, torch.device],
+        "callbacks": [list, None],
+        "net_params": [dict, None],
+        "warm_start": ["boolean"],
+        "transform_maps": [StrOptions({"contributions", "weights"})],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        n_classes=None,
+        *,
+        encoder_width=16,
+        decoder_width=16,
+        n_stages=3,
+        shared_decoder=True,
+        clip_negative=False,
+        upsampling="nearest",
+        image_shape=None,
+        channels_first=False,
+        value_range=None,
+        augment=None,
+        optimizer="sgd",
+        lr=0.05,
+        lr_schedule="one-cycle",
+        weight_decay=5e-4,
+        max_epochs=30,
+        batch_size=64,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
+        class_weight=None,
+        precision="auto",
+        device="auto",
+        callbacks=None,
+        net_params=None,
+        warm_start=False,
+        transform_maps="contributions",
+        random_state=None,
+        verbose=0,
+    ):
+        self.n_classes = n_classes
+        self.encoder_width = encoder_width
+        self.decoder_width = decoder_width
+        self.n_stages = n_stages
+        self.shared_decoder = shared_decoder
+        self.clip_negative = clip_negative
+        self.upsampling = upsampling
+        self.image_shape = image_shape
+        self.channels_first = channels_first
+        self.value_range = value_range
+        self.augment = augment
+        self.optimizer = optimizer
+        self.lr = lr
+        self.lr_schedule = lr_schedule
+        self.weight_decay = weight_decay
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.class_weight = class_weight
+        self.precision = precision
+        self.device = device
+        self.callbacks = callbacks
+        self.net_params = net_params
+        self.warm_start = warm_start
+        self.transform_maps = transform_maps
+        self.random_state = random_state
+        self.verbose = verbose
+
+    # ---- fitting -------------------------------------------------------------------------------------------------
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y):
+        """Train on images.
+
+        Parameters
+        ----------
+        X : array-like (n, R, C), (n, R, C, D) or (n, R * C * D), numbers
+            Images; (n, D, R, C) with ``channels_first=True``. uint8 is not copied to float as a whole.
+        y : array-like (n,)
+            Class labels.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            For data or parameters that do not fit together; an estimator that was fitted before stays as it was.
+        FloatingPointError
+            When the loss is no longer finite.
+        """
+        with self._unchanged_on_error():
+            warm = self.warm_start and hasattr(self, "net_")
+            rows, y = self._validate_training(X, y, None, first=not warm)
+            net = self._build_net(y)
+            if warm:
+                net.continue_from(self.net_)
+            self._train(net, rows, y)
+        return self
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y, classes=None):
+        """Train one epoch more, at the constant learning rate `lr`.
+
+        Parameters
+        ----------
+        X : array-like (n, R, C), (n, R, C, D) or (n, R * C * D), numbers
+            Images.
+        y : array-like (n,)
+            Class labels.
+        classes : array-like (N,), default=None
+            All labels there will be. Needed in the first call, unless `n_classes` says that they are 0 .. N - 1.
+
+        Returns
+        -------
+        self
+        """
+        with self._unchanged_on_error():
+            first = not hasattr(self, "net_")
+            if first and classes is None and self.n_classes is None:
+                raise ValueError("classes must be passed on the first call to partial_fit, unless n_classes is given.")
+            rows, y = self._validate_training(X, y, classes, first)
+            net = self._build_net(y) if first else copy.deepcopy(self.net_)
+            net.set_params(lr=self.lr, lr_schedule="constant", max_epochs=1, train_split=None)
+            self._train(net, rows, y)
+        return self
+
+    @contextmanager
+    def _unchanged_on_error(self):
+        before = vars(self).copy()
+        try:
+            yield
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
+    def _validate_training(self, X, y, classes, first):
+        """Rows (n, R * C * D) and class indices (n,); sets what a fit learns about the data."""
+        X = images.as_array(X)
+        if first:
+            shape = self.image_shape and images.check_image_shape(self.image_shape)
+            if X.ndim in (2, 3, 4) and shape is None:
+                shape = images.guess_shape(X.shape, self.channels_first)
+            elif X.ndim in (2, 3, 4):
+                images.check_shape(X.shape, shape, self.channels_first, "image_shape says")
+        else:
+            shape = self.image_shape_
+            self._check_fitted_shape(X)
+        rows, y = validate_data(self, images.flatten(X), y, reset=first, order="C", dtype="numeric")
+        rows = images.native(rows)
+        check_classification_targets(y)
+        if first:
+            self.classes_ = labels.find(y if classes is None else classes, self.n_classes)
+            self.image_shape_ = shape
+            given = self.value_range
+            self.value_range_ = images.find_value_range(rows) if given is None else images.check_value_range(given)
+        images.check_values(rows, self.value_range_)
+        return rows, labels.indices(y, self.classes_, "y")
+
+    def _format(self):
+        return images.ImageFormat(self.image_shape_, self.channels_first, self.value_range_)
+
+    def _build_net(self, y):
+        params = self.get_params(deep=False)
+        return training.build_net(params, self._format(), len(self.classes_), self._class_weights(y))
+
+    def _class_weights(self, y):
+        if self.class_weight is None:
+            return None
+        present = np.unique(y)
+        weights = np.ones(len(self.classes_), np.float32)  # a class without images has no say in the loss
+        given = self.class_weight
+        if given != "balanced":
+            labels.indices(np.array(list(given)), self.classes_, "class_weight")
+            given = {label: weight for label, weight in given.items() if label in self.classes_[present]}
+        weights[present] = compute_class_weight(given, classes=self.classes_[present], y=self.classes_[y])
+        return weights
+
+    def _train(self, net, rows, y):
+        net.partial_fit(rows, y)
+        self.net_, self.history_ = net, net.history
+
+    # ---- predicting ----------------------------------------------------------------------------------------------
+
+    def decision_function(self, X):
+        """Class scores: the averages of the class contribution maps.
+
+        Parameters
+        ----------
+        X : array-like (n, R, C), (n, R, C, D) or (n, R * C * D), numbers
+            Images, as at fit.
+
+        Returns
+        -------
+        ndarray (n, N) float32, or (n,) where there are two classes
+            With two classes, the score of ``classes_[1]`` minus the score of ``classes_[0]``.
+        """
+        scores = self._scores(X)
+        return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
+
+    def predict(self, X):
+        """Labels of highest score, (n,). X as in :meth:`decision_function`."""
+        scores = self._scores(X)  # first: it raises where nothing is fitted
+        return self.classes_[scores.argmax(axis=1)]
+
+    def predict_proba(self, X):
+        """Softmax of the scores, float32 (n, N). X as in :meth:`decision_function`."""
+        return softmax(self._scores(X), axis=1)
+
+    def predict_log_proba(self, X):
+        """Logarithm of :meth:`predict_proba`, float32 (n, N), without its underflow."""
+        return log_softmax(self._scores(X), axis=1)
+
+    def transform(self, X):
+        """Evidence as features for a further step of a Pipeline.
+
+        Parameters
+        ----------
+        X : array-like (n, R, C), (n, R, C, D) or (n, R * C * D), numbers
+            Images, as at fit.
+
+        Returns
+        -------
+        ndarray (n, N * R * C) float32
+            The map of each class, row by row: CCM averaged over channels, so that the mean of a class's features is
+            its score, or CWM with ``transform_maps="weights"``. Columns are named CLASS_ROW_COLUMN.
+
+        Notes
+        -----
+        The array takes 4 * N * R * C bytes an image: 40 KB for ten classes of 32 x 32, 2 GB for 50,000 of them. While
+        contributions are computed from weights there are two such arrays.
+
+        Maps of the images that the classifier was fitted on know those images' labels. A second step trained on them
+        learns too much trust in them; give it cross-fitted maps
+        (``cross_val_predict(clf, X, y, method="transform")``), or other images.
+        """
+        evidence = self._explain(self._validate_rows(X), None)
+        features = evidence.cwm if self.transform_maps == "weights" else evidence.pixel_contributions
+        return features.reshape(len(features), -1)
+
+    def get_feature_names_out(self, input_features=None):
+        """Names of the columns of :meth:`transform`, CLASS_ROW_COLUMN.
+
+        Parameters
+        ----------
+        input_features : array-like of str, default=None
+            Checked against the columns that `fit` saw, not used.
+
+        Returns
+        -------
+        ndarray (N * R * C,) of str objects
+        """
+        check_is_fitted(self)
+        _check_feature_names_in(self, input_features)
+        rows, columns, _ = self.image_shape_
+        names = [f"{c}_{i}_{j}" for c in self.classes_ for i in range(rows) for j in range(columns)]
+        return np.asarray(names, dtype=object)
+
+    def explain(self, X, classes="predicted", *, any_size=False):
+        """The evidence: what each pixel contributes to the scores of some classes.
+
+        Parameters
+        ----------
+        X : array-like (n, R, C), (n, R, C, D) or (n, R * C * D), numbers
+            Images, as at fit.
+        classes : {"predicted", "all", "top-K"}, label, or sequence of labels, default="predicted"
+            "predicted": the class of highest score; "top-3": the three of highest score, best first; "all": all, in
+            the order of ``classes_``. A 1-D sequence names the classes to show for every image, a 2-D one (n, k) image
+            by image: ``y[:, None]`` shows the true classes. Integers are labels, never positions, and a bare string is
+            always a keyword: the label "all" is ``["all"]``.
+        any_size : bool, default=False
+            Accept images (n, rows, columns) or (n, rows, columns, D) larger or smaller than at fit: the network is
+            fully convolutional, so a classifier fitted on crops can show where the evidence lies in a whole frame.
+
+        Returns
+        -------
+        Explanation
+            For n images and k classes: images (n, R, C, D), cwm (n, k, R, C), scores (n, k), classes (n, k).
+        """
+        rows, image_format, chosen = self._validate_explain(X, classes, any_size)
+        return self._explain(rows, chosen, image_format)
+
+    def explain_batches(self, X, classes="predicted", *, batch_size=256, any_size=False):
+        """Like :meth:`explain`, but an iterator over batches, for more images than memory holds maps of.
+
+        Parameters
+        ----------
+        X, classes, any_size
+            As in :meth:`explain`.
+        batch_size : int, default=256
+            Images in an Explanation; the last may have fewer.
+
+        Returns
+        -------
+        iterator of Explanation
+        """
+        if not isinstance(batch_size, Integral) or batch_size < 1:
+            raise ValueError(f"batch_size={batch_size!r} must be an integer of at least 1.")
+        rows, image_format, chosen = self._validate_explain(X, classes, any_size)
+        return (
+            self._explain(rows[part], chosen[part] if isinstance(chosen, np.ndarray) else chosen, image_format)
+            for part in gen_batches(len(rows), int(batch_size))
+        )
+
+    def _scores(self, X):
+        rows = self._validate_rows(X)
+        return inference.scores(self.net_.network, self._format(), rows)
+
+    def _explain(self, rows, chosen, image_format=None):
+        image_format = image_format or self._format()
+        seen, cwm, scores, index = inference.evidence(self.net_.network, image_format, rows, chosen)
+        return Explanation(images=seen, cwm=cwm, scores=scores, classes=self.classes_[index])
+
+    def _check_fitted_shape(self, X):
+        if X.ndim > 2:
+            images.check_shape(X.shape, self.image_shape_, self.channels_first, "this classifier was fitted on")
+
+    def _validate_rows(self, X):
+        """Images of the fitted size -> rows (n, R * C * D), checked."""
+        check_is_fitted(self)
+        X = images.as_array(X)
+        self._check_fitted_shape(X)
+        rows = validate_data(self, images.flatten(X), reset=False, order="C", dtype="numeric")
+        images.check_values(rows, self.value_range_)
+        return images.native(rows)
+
+    def _validate_explain(self, X, classes, any_size):
+        if not any_size:
+            rows, image_format = self._validate_rows(X), None
+        else:
+            check_is_fitted(self)
+            X = images.as_array(X)
+            shape = images.frame_shape(X.shape, self.image_shape_[2], self.channels_first)
+            rows = images.native(check_array(images.flatten(X), order="C", dtype="numeric", estimator=self))
+            images.check_values(rows, self.value_range_)
+            image_format = dataclasses.replace(self._format(), shape=shape)
+        return rows, image_format, labels.choose(classes, self.classes_, len(rows))
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags

@@ -1,0 +1,293 @@
+"""Pictures of an Explanation, in scikit-learn's Display convention. matplotlib is imported when something is drawn."""
+
+import math
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from skgcm._layout import LABEL_SIZE, TEXT_SIZE, Layout, fit_text, text_width
+
+KINDS = ("contribution", "spotlight")
+PERCENTILE = 99.5  # of the contributions that are not zero: a few hot pixels would wash out all others
+TRUE_COLOUR = "#e4002b"
+GREY = {"cmap": "gray", "vmin": 0, "vmax": 1}  # never scaled to the picture; colour pictures ignore it
+# ColorBrewer's RdBu, which the colour-blind can read, with white for its off-white centre
+BLUES = ["#053061", "#2166ac", "#4393c3", "#92c5de", "#d1e5f0"]
+REDS = ["#fddbc7", "#f4a582", "#d6604d", "#b2182b", "#67001f"]
+
+
+def _import_pyplot():
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise ImportError("drawing needs matplotlib, which is not installed: pip install skgcm[plot]") from error
+    return plt
+
+
+def signed_colormap():
+    """Blue, white, red: the colour map of signed contributions, whose centre is exactly #ffffff."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    # an odd number of colours: with an even one the centre falls between two tints
+    return LinearSegmentedColormap.from_list("contribution", [*BLUES, "#ffffff", *REDS], N=257)
+
+
+def _common_scale(values):
+    """The magnitude at which the colours end: robust, and positive even when nothing contributes."""
+    magnitudes = np.abs(values[np.isfinite(values) & (values != 0)])
+    return float(np.percentile(magnitudes, PERCENTILE)) if magnitudes.size else 1.0
+
+
+def _visible(array):
+    """(..., D) to what can be drawn: three channels are colours, of four the first three, else their mean in grey."""
+    return array[..., :3] if array.shape[-1] in (3, 4) else array.mean(axis=-1)
+
+
+def _score_texts(scores, width):
+    """Scores (n, k) with the same decimals: two, or what it takes to show three digits of the largest."""
+    largest = float(np.abs(scores).max())
+    decimals = max(2, 2 - math.floor(math.log10(largest))) if 0 < largest < math.inf else 2
+    texts = np.empty(scores.shape, dtype=object)
+    for at, score in np.ndenumerate(scores):
+        score = round(float(score), decimals) + 0.0  # and not -0.0
+        texts[at] = f"{score:.{decimals}f}".replace("-", "\N{MINUS SIGN}")
+    widest = max(text_width(f"score {text}", TEXT_SIZE, "bold") for text in set(texts.flat))
+    return "score " + texts if widest <= width else texts
+
+
+def _size(ax):
+    """Width and height of an Axes in inches."""
+    ax.figure.canvas.figure.draw_without_rendering()  # a layout engine gives it its place no sooner
+    box = ax.get_window_extent()
+    return box.width / ax.figure.dpi, box.height / ax.figure.dpi
+
+
+def _lay_out(evidence, bold, canvas):
+    """The layout, and the class labels (n, k) as they fit it."""
+    (n, k), shape = evidence.classes.shape, evidence.images.shape[1:3]
+    labels = np.empty((n, k), dtype=object)
+    for lines in (1, 2):
+        layout = Layout.choose(n, k, shape, label_lines=lines, canvas=canvas)
+        for at in np.ndindex(n, k):
+            weight = "bold" if bold[at] else "normal"
+            labels[at] = fit_text(evidence.classes[at], layout.column - 0.14, size=LABEL_SIZE, weight=weight)
+        if not any("\n" in label for label in labels.flat):
+            break
+    return layout, labels
+
+
+class ContributionDisplay:
+    """Images beside the evidence for and against their classes.
+
+    Each image is followed by a column for every class: its label, the positive contributions (CCM+) above the
+    negative ones (CCM-), and beneath them the score that is the mean of both together. One scale, and so one
+    colour bar, serves all classes and images. Where an image shows several classes, the one of highest score
+    among those shown is in bold type.
+
+    It is recommended to use :meth:`Explanation.plot <skgcm.explanation.Explanation.plot>` or :meth:`from_estimator`.
+
+    Parameters
+    ----------
+    explanation : Explanation
+        What to draw: n images and k classes each.
+    y : array-like of shape (n,), optional
+        True labels. The true class is framed in red, and named in red under the image, so also when it is not among
+        the classes shown.
+
+    Attributes
+    ----------
+    figure_ : matplotlib Figure
+    axes_ : ndarray of shape (n, 2, k) of matplotlib Axes
+        The maps: ``axes_[i, 0, j]`` is CCM+ and ``axes_[i, 1, j]`` CCM- of the j-th class of image i.
+    image_axes_ : ndarray of shape (n,) of matplotlib Axes
+        The images.
+    frames_ : dict of (i, j) to matplotlib Axes
+        The frames around true classes.
+    colorbar_ : matplotlib Colorbar
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skgcm.display import ContributionDisplay
+    >>> from skgcm.explanation import Explanation
+    >>> evidence = Explanation(np.ones((1, 8, 8, 1)), np.ones((1, 2, 8, 8)), [[1.0, 1.0]], [["cat", "dog"]])
+    >>> display = ContributionDisplay(evidence, y=["dog"]).plot()
+    >>> display.axes_.shape
+    (1, 2, 2)
+    >>> display.figure_.savefig("evidence.png")  # doctest: +SKIP
+    """
+
+    def __init__(self, explanation, *, y=None):
+        self.explanation = explanation
+        self.y = y
+
+    @classmethod
+    def from_estimator(cls, estimator, X, y=None, *, classes="predicted", kind="contribution", ax=None):
+        """Explain images with a fitted classifier, and draw.
+
+        Parameters
+        ----------
+        estimator : GCMClassifier
+            Fitted classifier.
+        X : array-like
+            Images, in any form that the classifier accepts.
+        y : array-like of shape (n,), optional
+            True labels.
+        classes : str, label or array-like of labels, default="predicted"
+            Classes to show, as in ``estimator.explain``: "predicted", "all", "top-3", or labels.
+        kind : {"contribution", "spotlight"}, default="contribution"
+            What a map shows; see :meth:`plot`.
+        ax : matplotlib Axes, optional
+            Drawn in the place of this Axes. Default: a new figure.
+
+        Returns
+        -------
+        ContributionDisplay
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the estimator is not fitted.
+        """
+        check_is_fitted(estimator)
+        return cls(estimator.explain(X, classes=classes), y=y).plot(kind=kind, ax=ax)
+
+    def plot(self, *, kind="contribution", ax=None):
+        """Draw.
+
+        Parameters
+        ----------
+        kind : {"contribution", "spotlight"}, default="contribution"
+            "contribution": what each pixel contributes (the mean over its channels), positive in red, negative in
+            blue, nothing in white. The colours end at the 99.5th percentile of the magnitudes shown that are not
+            zero; the colour bar ends in an arrow where values lie beyond.
+
+            "spotlight": the paper's pictures, the image times the positive weights and, beneath, times the
+            magnitude of the negative weights, in the image's own colours. Brightness is contribution, full at the
+            99.5th percentile and clipped there. Black means no contribution: the weight has the other sign or is
+            zero, *or the image itself is black*.
+        ax : matplotlib Axes, optional
+            Drawn inside this Axes, whose own frame and ticks are hidden: images and maps become its ``child_axes``,
+            as large as fit. Default: a new figure, whose size follows from what it shows.
+
+        Returns
+        -------
+        ContributionDisplay
+            This object.
+
+        Raises
+        ------
+        ValueError
+            If `kind` is unknown, `y` has not one label for each image, or there is nothing to draw.
+        ImportError
+            If matplotlib is not installed: ``pip install skgcm[plot]``.
+
+        Notes
+        -----
+        Grey images go from 0, black, to 1, white, always. Three channels are drawn as colours, and of four the
+        first three; with any other number of channels what is drawn is their mean, in grey. Maps narrower than
+        1 to 3 or 3 to 1 are stretched to that shape. Long labels are wrapped or shortened.
+        """
+        if kind not in KINDS:
+            raise ValueError(f"kind={kind!r} is not one of {KINDS}")
+        evidence, y = self.explanation, self._check_y()
+        n, k = evidence.classes.shape
+        if n * k == 0:
+            raise ValueError(f"nothing to draw: the explanation holds {n} images with {k} classes each")
+        plt = _import_pyplot()
+
+        highest = (evidence.scores == evidence.scores.max(axis=1, keepdims=True)) & (k > 1)
+        layout, labels = _lay_out(evidence, highest, None if ax is None else _size(ax))
+        if ax is None:
+            self.figure_ = plt.figure(figsize=layout.canvas, layout="none")
+            add_axes = self.figure_.add_axes
+        else:  # inset axes stay within `ax` wherever a layout engine moves it
+            self.figure_ = ax.figure
+            add_axes = ax.inset_axes
+            ax.set_axis_off()
+        self._draw_images(add_axes, layout, y)
+        self._draw_maps(add_axes, layout, kind)
+        self._write(layout, labels, highest)
+        self._frame(add_axes, layout, y)
+        return self
+
+    def _check_y(self):
+        n = len(self.explanation)
+        y = None if self.y is None else np.asarray(self.y)
+        if y is not None and y.shape != (n,):
+            raise ValueError(
+                f"y has shape {y.shape}; expected ({n},), one true label for each image of the explanation"
+            )
+        return y
+
+    def _show(self, axes, picture, layout, **colours):
+        # nearest would skip pixels where the picture has more of them than the paper
+        enlarged = picture.shape[1] <= layout.map_width * self.figure_.dpi
+        axes.imshow(picture, aspect="auto", interpolation="nearest" if enlarged else "antialiased", **colours)
+        axes.set_box_aspect(layout.aspect)
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set(color="0.75", linewidth=0.5)  # so that an all-white map has an end
+        return axes
+
+    def _draw_images(self, add_axes, layout, y):
+        images = np.clip(_visible(self.explanation.images), 0, 1)
+        self.image_axes_ = np.empty(len(images), dtype=object)
+        for i, image in enumerate(images):
+            self.image_axes_[i] = self._show(add_axes(layout.image(i)), image, layout, **GREY)
+        if y is not None:
+            font = {"size": TEXT_SIZE, "weight": "bold"}
+            for axes, label in zip(self.image_axes_, y, strict=True):
+                text = fit_text(f"true: {label}", layout.image_width, max_lines=1, **font)
+                axes.set_xlabel(text, color=TRUE_COLOUR, labelpad=3, parse_math=False, **font)
+
+    def _draw_maps(self, add_axes, layout, kind):
+        from matplotlib.cm import ScalarMappable
+        from matplotlib.colors import Normalize
+
+        if kind == "contribution":
+            values = self.explanation.pixel_contributions
+            scale = _common_scale(values)
+            parts = np.maximum(values, 0), np.minimum(values, 0)
+            colours = {"cmap": signed_colormap(), "norm": Normalize(-scale, scale)}
+            scalars, label = ScalarMappable(**colours), "contribution of a pixel\n(mean over pixels = score)"
+            clipped = (values < -scale).any() + 2 * (values > scale).any()
+        else:
+            values = _visible(self.explanation.ccm)
+            scale = _common_scale(values)
+            parts = np.clip(values / scale, 0, 1), np.clip(-values / scale, 0, 1)
+            colours = GREY
+            scalars, label = ScalarMappable(Normalize(0, scale), "gray"), "size of contribution\n(black: none)"
+            clipped = 2 * (np.abs(values) > scale).any()
+        self.axes_ = np.empty((len(values), 2, values.shape[1]), dtype=object)
+        for i, sign, j in np.ndindex(self.axes_.shape):
+            axes = add_axes(layout.map(i, sign, j))
+            self.axes_[i, sign, j] = self._show(axes, parts[sign][i, j], layout, **colours)
+        extend = ("neither", "min", "max", "both")[clipped]
+        self.colorbar_ = self.figure_.colorbar(scalars, cax=add_axes(layout.bar()), extend=extend)
+        self.colorbar_.set_label(label, size=TEXT_SIZE)
+        self.colorbar_.ax.tick_params(labelsize=TEXT_SIZE - 1)
+        self.colorbar_.outline.set_linewidth(0.5)
+
+    def _write(self, layout, labels, highest):
+        scores = _score_texts(self.explanation.scores, layout.column - 0.08)
+        signs, turn = ("positive", "negative"), {}
+        if text_width("negative", TEXT_SIZE - 1) > layout.map_height:
+            signs, turn = ("+", "\N{MINUS SIGN}"), {"rotation": 0, "va": "center"}
+        sign = {"size": TEXT_SIZE - 1, "labelpad": 72 * (layout.column - layout.map_width) / 2 + 3, **turn}
+        for i, j in np.ndindex(labels.shape):
+            weight = "bold" if highest[i, j] else "normal"
+            upper, lower = self.axes_[i, :, j]
+            upper.set_title(labels[i, j], size=LABEL_SIZE, weight=weight, pad=4, linespacing=1, parse_math=False)
+            lower.set_xlabel(scores[i, j], size=TEXT_SIZE, weight=weight, labelpad=3)
+            if j % layout.classes_abreast == 0:
+                upper.set_ylabel(signs[0], color=REDS[3], **sign)
+                lower.set_ylabel(signs[1], color=BLUES[1], **sign)
+
+    def _frame(self, add_axes, layout, y):
+        self.frames_ = {}
+        if y is None:
+            return
+        for i, j in np.argwhere(self.explanation.classes == y[:, None]).tolist():
+            self.frames_[i, j] = frame = add_axes(layout.frame(i, j), zorder=-1)
+            frame.set(xticks=[], yticks=[], facecolor="none")
+            frame.spines[:].set(color=TRUE_COLOUR, linewidth=1.8)

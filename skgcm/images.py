@@ -1,0 +1,206 @@
+"""What users pass <-> the batches the network eats: shape, channel order, value range.
+
+Images travel through scikit-learn as rows, a 2-D array (n, R * C * D) in the dtype they came in; each batch becomes
+(B, D, R, C) float32 in [0, 1] only when the network asks for it.
+"""
+
+import math
+import warnings
+from dataclasses import dataclass
+from numbers import Integral
+
+import numpy as np
+import torch
+
+CHANNELS = (1, 3, 4)  # what a lone axis of this length is taken for when nobody says
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """How rows of pixels are to be read: (R, C, D), where the channels are, and which values are 0 and 1."""
+
+    shape: tuple
+    channels_first: bool
+    value_range: tuple
+
+    def unflatten(self, rows):
+        """Tensor (B, R * C * D) -> (B, D, R, C), same dtype; a view."""
+        n_rows, n_columns, n_channels = self.shape
+        if self.channels_first:
+            return rows.view(-1, n_channels, n_rows, n_columns)
+        return rows.view(-1, n_rows, n_columns, n_channels).permute(0, 3, 1, 2)  # channels last in memory
+
+    def scale(self, images):
+        """Any numbers in the value range -> float32 in [0, 1]. Nothing is clipped."""
+        low, high = self.value_range
+        # the subtraction must not cost digits: float32 holds all integers of 16 bits, no more
+        small = images.dtype in (torch.float32, torch.float16) or images.dtype.itemsize == 1
+        images = images.to(torch.float32 if small else torch.float64)
+        if (low, high) != (0, 1):
+            images = (images - low) / (high - low) if low else images / high
+        return images.float()
+
+    def images(self, rows):
+        """Tensor (B, R * C * D) -> float32 (B, D, R, C) in [0, 1]."""
+        return self.scale(self.unflatten(rows))
+
+
+def describe(shape, channels_first=False):
+    """An image shape (R, C, D) as text, in the order the user's arrays have."""
+    rows, columns, channels = shape
+    return f"({channels}, {rows}, {columns})" if channels_first else f"({rows}, {columns}, {channels})"
+
+
+def as_array(X):
+    """A NumPy array of whatever holds images; data frames and sparse matrices are left to scikit-learn."""
+    if isinstance(X, torch.Tensor):
+        return X.detach().cpu().numpy()
+    if hasattr(X, "shape") and (hasattr(X, "columns") or hasattr(X, "tocsr")):
+        return X
+    try:
+        return np.asarray(X)
+    except ValueError as error:
+        raise ValueError(
+            f"X cannot become one array ({error}). All images must have one size: resize or crop them first."
+        ) from error
+
+
+def native(rows):
+    """Rows in a dtype that PyTorch reads: byte order of this machine, at most 64 bits."""
+    if rows.dtype.kind == "f" and rows.dtype.itemsize > 8:
+        return rows.astype(np.float64)
+    return rows if rows.dtype.isnative else rows.astype(rows.dtype.newbyteorder("="))
+
+
+def check_image_shape(image_shape):
+    """(R, C) or (R, C, D) as the user gave it -> (R, C, D)."""
+    sizes = tuple(image_shape)
+    if len(sizes) not in (2, 3) or not all(isinstance(size, Integral) and size > 0 for size in sizes):
+        raise ValueError(
+            f"image_shape={image_shape!r} must be (rows, columns) or (rows, columns, channels), positive integers."
+        )
+    rows, columns, channels = (*sizes, 1)[:3]
+    return int(rows), int(columns), int(channels)
+
+
+def guess_shape(shape, channels_first=False):
+    """The (R, C, D) of images in an array of this shape, where the user did not say.
+
+    Raises ValueError where the guess would likely be wrong: a single colour image, channels first taken for channels
+    last, rows that look like a square colour image.
+    """
+    if len(shape) == 4:
+        rows, columns, channels = (*shape[2:], shape[1]) if channels_first else shape[1:]
+        if not channels_first and shape[1] in CHANNELS and min(columns, channels) > max(CHANNELS):
+            raise ValueError(
+                f"X of shape {shape} looks like channels first, (n, channels, rows, columns). If so, pass "
+                f"channels_first=True; if not, say image_shape={describe(shape[1:])}."
+            )
+        return rows, columns, channels
+    if len(shape) == 3:
+        rows, columns = shape[1:]
+        if not channels_first and columns in CHANNELS[1:] and min(shape[:2]) > max(CHANNELS):
+            raise ValueError(
+                f"X of shape {shape} looks like a single colour image. If so, pass X[None]; if it holds grey images of "
+                f"{rows} rows and {columns} columns, say image_shape=({rows}, {columns})."
+            )
+        return rows, columns, 1
+    length = shape[1]
+    side = math.isqrt(length)
+    if side * side == length:
+        return side, side, 1
+    side = math.isqrt(length // 3)
+    if side >= 8 and 3 * side * side == length:
+        raise ValueError(
+            f"X has rows of {length} = 3 * {side} * {side} values. If these are colour images, say "
+            f"image_shape=({side}, {side}, 3); if not, say image_shape=(1, {length})."
+        )
+    return 1, length, 1
+
+
+def check_shape(shape, expected, channels_first, source):
+    """Raise ValueError unless an array of this shape holds images of `expected` (R, C, D), which `source`."""
+    rows, columns, channels = expected
+    order = (channels, rows, columns) if channels_first else expected
+    if shape[1:] == (rows * columns * channels,) or shape[1:] == order or (channels == 1 and shape[1:] == expected[:2]):
+        return
+    message = (
+        f"X of shape {tuple(shape)} does not hold images of shape {describe(expected, channels_first)}, which {source}."
+    )
+    other = expected if channels_first else (channels, rows, columns)
+    if shape[1:] == other:
+        axes = "(0, 3, 1, 2)" if channels_first else "(0, 2, 3, 1)"
+        message += f" The channels are {'last' if channels_first else 'first'}: pass X.transpose{axes}."
+    elif shape in (expected, expected[:2], other):
+        message += " For a single image pass X[None]."
+    elif len(shape) == 2:
+        message += f" Rows must have {rows * columns * channels} values."
+    else:
+        message += " Resize or crop the images."
+    raise ValueError(message)
+
+
+def frame_shape(shape, n_channels, channels_first):
+    """The (R, C, D) of images of any size in an array of this shape, for a model of `n_channels`."""
+    if len(shape) == 3 and n_channels == 1:
+        return (*shape[1:], 1)
+    if len(shape) == 4:
+        found = (*shape[2:], shape[1]) if channels_first else shape[1:]
+        if found[2] == n_channels:
+            return found
+    order = f"(n, {n_channels}, rows, columns)" if channels_first else f"(n, rows, columns, {n_channels})"
+    raise ValueError(
+        f"X of shape {tuple(shape)} must have shape {order} with any_size=True. A single image is X[None]."
+    )
+
+
+def flatten(X):
+    """Images (n, ...) -> rows (n, number of values); other arrays are returned as they are."""
+    return X.reshape(len(X), math.prod(X.shape[1:])) if X.ndim > 2 else X
+
+
+def find_value_range(rows):
+    """(low, high), the numbers that become 0 and 1, from the dtype and the training rows."""
+    if rows.dtype == np.uint8:
+        return 0.0, 255.0
+    if rows.dtype == bool:
+        return 0.0, 1.0
+    low, high = float(rows.min()), float(rows.max())
+    if rows.dtype.kind == "f" and low >= 0 and high <= 1:
+        return 0.0, 1.0
+    low = min(low, 0.0)
+    return (low, high) if high > low else (low, low + 1.0)
+
+
+def check_value_range(value_range):
+    """(low, high) as the user gave it -> two floats."""
+    try:
+        low, high = (float(bound) for bound in value_range)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError(f"value_range={value_range!r} must be (low, high), two finite numbers with low < high.")
+    return low, high
+
+
+def check_values(rows, value_range):
+    """Raise ValueError for values far outside the range; warn where the range looks like another's."""
+    low, high = value_range
+    width = high - low
+    if rows.dtype.kind in "bu":
+        largest = 1 if rows.dtype.kind == "b" else np.iinfo(rows.dtype).max
+        if low - width <= 0 and largest <= high + width:
+            return
+    smallest, largest = float(rows.min()), float(rows.max())
+    if smallest < low - width or largest > high + width:
+        raise ValueError(
+            f"X has values from {smallest:g} to {largest:g}, far outside value_range ({low:g}, {high:g}). Scale X as "
+            "the training images were scaled, or fit with the value_range that X has."
+        )
+    if rows.dtype.kind == "f" and width > 2 and low <= smallest and largest <= low + width / 100:
+        warnings.warn(
+            f"X has values from {smallest:g} to {largest:g} only, for a model with value_range ({low:g}, {high:g}): "
+            "was X scaled to 0..1 while the training images were not?",
+            UserWarning,
+            stacklevel=4,
+        )

@@ -1,0 +1,113 @@
+"""From a fitted network to arrays: batches of bounded memory, IEEE float32, batch norm folded in."""
+
+import threading
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+FLOATS_PER_BATCH = 2**22  # activations alive at once, per layer: 16 MB keep a processor's cache busy without spilling
+LAUNCHES = 64  # a GPU wants this many times more in a batch
+
+
+class _IEEEFloat32:
+    """Context in which float32 convolutions and products are computed as such, and not in TF32 or bfloat16.
+
+    The flags are the process's, not a thread's: the first to enter keeps what it found, the last to leave restores it.
+    """
+
+    def __init__(self):
+        self._lock, self._depth, self._found = threading.Lock(), 0, []
+
+    @staticmethod
+    def _backends():
+        return (
+            torch.backends.cudnn.conv,
+            torch.backends.cuda.matmul,
+            torch.backends.mkldnn.conv,
+            torch.backends.mkldnn.matmul,
+        )
+
+    def __enter__(self):
+        with self._lock:
+            if self._depth == 0:
+                self._found = [backend.fp32_precision for backend in self._backends()]
+                for backend in self._backends():
+                    backend.fp32_precision = "ieee"
+            self._depth += 1
+
+    def __exit__(self, *exception):
+        with self._lock:
+            self._depth -= 1
+            if self._depth == 0:
+                for backend, precision in zip(self._backends(), self._found, strict=True):
+                    backend.fp32_precision = precision
+
+
+ieee_float32 = _IEEEFloat32()
+
+
+@contextmanager
+def prepared(network):
+    """The network as it is best asked, in a context where its sums are exact to rounding. Nothing is kept."""
+    with ieee_float32, torch.inference_mode(), torch.autocast(next(network.parameters()).device.type, enabled=False):
+        yield network.folded().to(memory_format=torch.channels_last)
+
+
+def slices(network, image_format, n, n_maps=0):
+    """Slices of 0 .. n whose batches, with n_maps maps an image wanted, stay within a fixed memory."""
+    rows, columns, _ = image_format.shape
+    per_pixel = network.floats_per_pixel + 10 * n_maps  # layer 15 of chosen classes works on nine shifts of a map
+    pixels = FLOATS_PER_BATCH // per_pixel
+    if next(network.parameters()).device.type == "cuda":
+        pixels *= LAUNCHES
+    size = max(1, pixels // (rows * columns))
+    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
+
+
+def _images(network, image_format, rows):
+    batch = torch.from_numpy(np.array(rows))  # a copy: the rows may be read-only
+    return image_format.images(batch.to(next(network.parameters()).device))
+
+
+def scores(network, image_format, rows):
+    """float32 (n, N), the scores of all classes. rows : ndarray (n, R * C * D), any dtype."""
+    out = np.empty((len(rows), network.n_classes), np.float32)
+    with prepared(network) as folded:
+        for part in slices(network, image_format, len(rows)):
+            out[part] = folded(_images(folded, image_format, rows[part])).cpu().numpy()
+    return out
+
+
+def evidence(network, image_format, rows, classes=None):
+    """Images as the network saw them, class weight maps, scores and classes.
+
+    Parameters
+    ----------
+    rows : ndarray (n, R * C * D), any dtype
+    classes : int64 array (n, k), int k for the k classes of highest score, or None for all N in order
+
+    Returns
+    -------
+    images : float32 (n, R, C, D)
+    cwm : float32 (n, k, R, C)
+    scores : float32 (n, k)
+    classes : int64 (n, k)
+    """
+    n, (n_rows, n_columns, n_channels) = len(rows), image_format.shape
+    per_image = isinstance(classes, np.ndarray)
+    k = classes.shape[1] if per_image else classes or network.n_classes
+    images = np.empty((n, n_rows, n_columns, n_channels), np.float32)
+    cwm = np.empty((n, k, n_rows, n_columns), np.float32)
+    scores = np.empty((n, k), np.float32)
+    chosen = np.empty((n, k), np.int64)
+    with prepared(network) as folded:
+        for part in slices(network, image_format, n, k):
+            batch = _images(folded, image_format, rows[part])
+            wanted = torch.from_numpy(classes[part]).to(batch.device) if per_image else classes
+            batch_scores, batch_classes, batch_cwm = folded.evidence(batch, wanted)
+            images[part] = batch.permute(0, 2, 3, 1).cpu().numpy()
+            cwm[part] = batch_cwm.cpu().numpy()
+            scores[part] = batch_scores.gather(1, batch_classes).cpu().numpy()
+            chosen[part] = batch_classes.cpu().numpy()
+    return images, cwm, scores, chosen

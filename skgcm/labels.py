@@ -1,0 +1,67 @@
+"""Class labels <-> positions in `classes_`."""
+
+import re
+
+import numpy as np
+
+
+def find(labels, n_classes=None):
+    """The sorted classes (N,) of some labels, or 0 .. n_classes - 1 where the labels are some of these."""
+    classes = np.unique(labels)
+    if n_classes is not None and n_classes != len(classes):
+        integers = classes.dtype.kind in "iu" and classes.min() >= 0 and classes.max() < n_classes
+        if n_classes < len(classes) or not integers:
+            raise ValueError(
+                f"n_classes={n_classes}, but y has {len(classes)} classes: {_some(classes)}. n_classes may exceed the "
+                "number of classes only when all labels are integers from 0 to n_classes - 1; otherwise leave it out."
+            )
+        classes = np.arange(n_classes, dtype=classes.dtype)
+    if len(classes) < 2:
+        raise ValueError(f"y has one class only, {classes.tolist()}; a classifier needs at least 2 classes.")
+    return classes
+
+
+def indices(labels, classes, name):
+    """Positions in `classes` of an array of labels, int64, same shape. `name` is what an error calls the labels."""
+    position = {label: i for i, label in enumerate(classes.tolist())}
+    try:
+        found = [position[label] for label in labels.ravel().tolist()]
+    except KeyError as error:
+        raise ValueError(f"{name} has the label {error.args[0]!r}, but the classes are {_some(classes)}.") from None
+    return np.array(found, dtype=np.int64).reshape(labels.shape)
+
+
+def choose(wanted, classes, n):
+    """What `explain(classes=)` asks for: None for all classes, an int for the best so many, or positions (n, k)."""
+    if isinstance(wanted, str):
+        k = re.fullmatch(r"top-([1-9]\d*)", wanted)
+        if wanted != "predicted" and wanted != "all" and k is None:
+            raise ValueError(
+                f"classes={wanted!r} is none of 'predicted', 'all', 'top-K'. Labels come in a sequence: [{wanted!r}]."
+            )
+        count = 1 if wanted == "predicted" else int(k[1]) if k else None
+        _check_count(count or 1, classes)
+        return count
+    labels = np.asarray(wanted)
+    if labels.ndim == 0:
+        labels = labels[None]
+    if labels.ndim == 1:
+        labels = np.broadcast_to(labels, (n, len(labels)))
+    if labels.ndim != 2 or len(labels) != n or labels.size == 0:
+        raise ValueError(
+            f"classes of shape {np.shape(wanted)} must be labels for every image, (k,), or image by image, ({n}, k)."
+        )
+    _check_count(labels.shape[1], classes)
+    return indices(labels, classes, "classes")
+
+
+def _check_count(k, classes):
+    if k > len(classes):
+        raise ValueError(
+            f"classes asks for {k} classes an image, but there are {len(classes)}. Ask for fewer, or 'all'."
+        )
+
+
+def _some(classes):
+    shown = ", ".join(repr(label) for label in classes[:10].tolist())
+    return f"[{shown}]" if len(classes) <= 10 else f"[{shown}, ...] ({len(classes)})"

@@ -1,0 +1,286 @@
+"""The skorch net that :class:`skgcm.GCMClassifier` composes: batches, augmentation, schedule, precision, seeding."""
+
+import copy
+import math
+from itertools import pairwise
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+from skorch import NeuralNet
+from skorch.callbacks import EarlyStopping, EpochTimer, PrintLog
+from skorch.dataset import ValidSplit
+from skorch.utils import noop
+from torch.utils.data import Subset
+from tqdm import tqdm
+
+from skgcm.augmentation import augmented
+from skgcm.network import GCM
+
+NETWORK_PARAMS = ("encoder_width", "decoder_width", "n_stages", "shared_decoder", "clip_negative", "upsampling")
+OPTIMIZERS = {
+    "sgd": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True, "fused": True}),
+    "adamw": (torch.optim.AdamW, {"betas": (0.9, 0.99), "fused": True}),
+}
+WARM_UP = 0.25  # share of a one-cycle schedule in which the learning rate rises
+
+
+def resolve_device(device):
+    """The torch.device of "auto" (CUDA where there is one, else CPU) or of a device's name."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device={device!r} is not a device of PyTorch. Use 'auto', 'cpu' or 'cuda'.") from error
+    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device={device!r}, but PyTorch sees {torch.cuda.device_count()} CUDA devices. Use device='auto' or 'cpu'."
+        )
+    return resolved
+
+
+def resolve_precision(precision, device):
+    """The dtype of "auto": bfloat16 where the processor computes in it, else float32."""
+    if precision == "auto":
+        if device.type == "cuda":
+            fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            capabilities = torch.cpu.get_capabilities()
+            fast = capabilities.get("avx512_bf16", False) or capabilities.get("amx_bf16", False)
+        precision = "bfloat16" if fast else "float32"
+    return getattr(torch, precision)
+
+
+def learning_rate_factor(position):
+    """One cycle: a linear rise over the first quarter of training, then half a cosine down to 0; position in [0, 1)."""
+    if position < WARM_UP:
+        return position / WARM_UP
+    return 0.5 + 0.5 * math.cos(math.pi * (position - WARM_UP) / (1 - WARM_UP))
+
+
+def draw_seed(random_state):
+    """An integer from scikit-learn's `random_state`; None means fresh entropy, not NumPy's global generator."""
+    if random_state is None:
+        return np.random.SeedSequence().entropy % 2**31
+    return int(check_random_state(random_state).randint(2**31))
+
+
+class Batches:
+    """Whole batches of a skorch data set: each is one slice of one array, never a list of samples.
+
+    Yields ``(rows, labels)``, tensors (B, R * C * D) in the dtype of the data and int64 (B,). Shuffled when there is a
+    generator. A last batch of one has no batch statistics and joins the batch before it.
+    """
+
+    def __init__(self, dataset, batch_size, generator=None):
+        self.indices = None
+        if isinstance(dataset, Subset):
+            dataset, self.indices = dataset.dataset, np.asarray(dataset.indices)
+        self.X, self.y = dataset.X, dataset.y
+        self.n = len(self.X) if self.indices is None else len(self.indices)
+        self.generator = generator
+        starts = list(range(0, self.n, batch_size))
+        if len(starts) > 1 and starts[-1] == self.n - 1 and generator is not None:
+            starts.pop()
+        self.bounds = [*starts, self.n]
+
+    def __len__(self):
+        return len(self.bounds) - 1
+
+    def __iter__(self):
+        order = np.arange(self.n)
+        if self.generator is not None:
+            order = torch.randperm(self.n, generator=self.generator).numpy()
+        if self.indices is not None:
+            order = self.indices[order]
+        for start, stop in pairwise(self.bounds):
+            chosen = order[start:stop]
+            labels = torch.zeros(len(chosen), dtype=torch.long) if self.y is None else torch.from_numpy(self.y[chosen])
+            yield torch.from_numpy(self.X[chosen]), labels
+
+
+class GCMNet(NeuralNet):
+    """skorch's net for rows of pixels and integer labels.
+
+    Parameters beyond skorch's
+    --------------------------
+    image_format : skgcm.images.ImageFormat
+    augment : None, "shift", "shift+flip" or callable (B, D, R, C) -> (B, D, R, C)
+    precision : torch.dtype
+        bfloat16 trains under autocast; weights, scores and loss stay float32.
+    lr_schedule : {"one-cycle", "constant"}
+    seed : int
+        Initial weights, order of the batches and augmentation all follow from it and from the number of the epoch.
+    """
+
+    def __init__(self, *args, image_format, augment=None, precision=torch.float32, lr_schedule, seed, **kwargs):
+        self.image_format = image_format
+        self.augment = augment
+        self.precision = precision
+        self.lr_schedule = lr_schedule
+        self.seed = seed
+        super().__init__(*args, **kwargs)
+
+    @property
+    def network(self):
+        """The :class:`skgcm.network.GCM`, out of its torch.compile wrapper if it has one."""
+        return getattr(self.module_, "_orig_mod", self.module_)
+
+    def get_default_callbacks(self):
+        return [("epoch_timer", EpochTimer())] + [("print_log", PrintLog())] * (self.verbose > 1)
+
+    def initialize_module(self):
+        generator = torch.Generator().manual_seed(self.seed)
+        module = self.module(**self.get_params_for("module"), generator=generator)
+        self.module_ = module.to(memory_format=torch.channels_last)
+        return self
+
+    def get_iterator(self, dataset, training=False):
+        return Batches(dataset, self.batch_size, self.generator_ if training else None)
+
+    def infer(self, x, **fit_params):
+        training = self.module_.training
+        images = self.image_format.unflatten(x.to(self.device, non_blocking=True))
+        if training:
+            images = augmented(images, self.augment, self.generator_)
+        images = self.image_format.scale(images)
+        if training and len(images) == 1:  # its twin gives a lone image batch statistics, whatever its size
+            return self._forward(images.expand(2, -1, -1, -1))[:1]
+        return self._forward(images)
+
+    def _forward(self, images):
+        low = self.module_.training and self.precision != torch.float32
+        with torch.autocast(images.device.type, dtype=self.precision if low else None, enabled=low):
+            return self.module_(images)
+
+    def partial_fit(self, X, y=None, classes=None, **fit_params):
+        """As skorch's, but a KeyboardInterrupt that no callback asked for is raised and not taken for the end."""
+        if not self.initialized_:
+            self.initialize()
+        self.notify("on_train_begin", X=X, y=y)
+        self.fit_loop(X, y, **fit_params)
+        self.notify("on_train_end", X=X, y=y)
+        return self
+
+    def fit_loop(self, X, y=None, epochs=None, **fit_params):
+        epochs = self.max_epochs if epochs is None else epochs
+        self.generator_ = torch.Generator()
+        train, valid = self.get_split_datasets(X, y)
+        datasets = {"dataset_train": train, "dataset_valid": valid}
+        batches = self.get_iterator(train, training=True)
+        peaks = [group["lr"] for group in self.optimizer_.param_groups]
+        with tqdm(total=epochs * len(batches), unit="batch", disable=self.verbose != 1) as progress:
+            for epoch in range(epochs):
+                self.notify("on_epoch_begin", **datasets)
+                # an epoch's random numbers depend on the seed and its number only, not on the epochs before it
+                state = np.random.SeedSequence([self.seed, len(self.history)]).generate_state(1)
+                self.generator_.manual_seed(int(state[0]))
+                rates = self._learning_rates(peaks, epoch, epochs, len(batches))
+                losses = {"train_loss": self._train_epoch(batches, rates, progress)}
+                if valid is not None:
+                    losses["valid_loss"] = self._validate(self.get_iterator(valid))
+                self._record(losses)
+                progress.set_postfix({name: f"{loss:.3f}" for name, loss in losses.items()})
+                try:
+                    self.notify("on_epoch_end", **datasets)
+                except KeyboardInterrupt:  # how a skorch callback ends training
+                    break
+        for group, peak in zip(self.optimizer_.param_groups, peaks, strict=True):
+            group["lr"] = peak
+        return self
+
+    def _learning_rates(self, peaks, epoch, epochs, steps):
+        """The learning rates of each parameter group, step by step of an epoch."""
+        for step in range(steps):
+            position = (epoch + (step + 0.5) / steps) / epochs
+            factor = 1.0 if self.lr_schedule == "constant" else learning_rate_factor(position)
+            yield [peak * factor for peak in peaks]
+
+    def _train_epoch(self, batches, rates, progress):
+        """Mean loss of one pass. The losses stay on the device until the end: the host waits once an epoch."""
+        losses, sizes = [], []
+        for batch, step_rates in zip(batches, rates, strict=True):
+            for group, rate in zip(self.optimizer_.param_groups, step_rates, strict=True):
+                group["lr"] = rate
+            self.notify("on_batch_begin", batch=batch, training=True)
+            step = self.train_step(batch)
+            self.notify("on_batch_end", batch=batch, training=True, **step)
+            losses.append(step["loss"].detach())
+            sizes.append(len(batch[0]))
+            progress.update()
+        return float(np.average(torch.stack(losses).cpu().numpy(), weights=sizes))
+
+    def _validate(self, batches):
+        losses, sizes = [], []
+        for batch in batches:
+            self.notify("on_batch_begin", batch=batch, training=False)
+            step = self.validation_step(batch)
+            self.notify("on_batch_end", batch=batch, training=False, **step)
+            losses.append(step["loss"])
+            sizes.append(len(batch[0]))
+        return float(np.average(torch.stack(losses).cpu().numpy(), weights=sizes))
+
+    def _record(self, losses):
+        epoch = self.history[-1]["epoch"]
+        for name, loss in losses.items():
+            if not math.isfinite(loss):
+                raise FloatingPointError(
+                    f"{name} is {loss} in epoch {epoch} at lr={self.lr}: training diverged. Fit with a smaller lr, or "
+                    "look for wrong values in X."
+                )
+            self.history.record(name, loss)
+        if not any(self.history[-1]["batches"]):  # nobody wrote there
+            self.history[-1]["batches"].clear()
+
+    def continue_from(self, other):
+        """Take over the weights and the history of another net of the same architecture."""
+        self.initialize()
+        try:
+            self.network.load_state_dict(other.network.state_dict())
+        except RuntimeError as error:
+            raise ValueError(
+                "warm_start=True, but the network's parameters are not those of the last fit. Restore them, or fit "
+                f"with warm_start=False. {error}"
+            ) from error
+        self.history = copy.deepcopy(other.history)
+
+
+def build_net(params, image_format, n_classes, class_weights):
+    """The net for an estimator's parameters, a dict.
+
+    Raises ValueError where `net_params` names what is a parameter of the estimator.
+    """
+    device, seed = resolve_device(params["device"]), draw_seed(params["random_state"])
+    optimizer, optimizer_params = params["optimizer"], {}
+    if optimizer in OPTIMIZERS:
+        optimizer, defaults = OPTIMIZERS[optimizer]
+        optimizer_params = {f"optimizer__{name}": value for name, value in defaults.items()}
+    callbacks, split = list(params["callbacks"] or []), None
+    if params["early_stopping"]:
+        split = ValidSplit(float(params["validation_fraction"]), stratified=True, random_state=seed)
+        stop = EarlyStopping(patience=params["n_iter_no_change"], load_best=True, sink=noop)
+        callbacks.append(("early_stopping", stop))
+    own = {
+        "module": GCM,
+        "module__n_classes": n_classes,
+        "module__in_channels": image_format.shape[2],
+        "criterion__weight": None if class_weights is None else torch.from_numpy(class_weights),
+        "image_format": image_format,
+        "optimizer": optimizer,
+        "optimizer__weight_decay": params["weight_decay"],
+        "precision": resolve_precision(params["precision"], device),
+        "train_split": split,
+        "callbacks": callbacks,
+        "device": device.type if device.index is None else str(device),
+        "seed": seed,
+    }
+    own |= {f"module__{name}": params[name] for name in NETWORK_PARAMS}
+    own |= {name: params[name] for name in ("augment", "lr", "lr_schedule", "max_epochs", "batch_size", "verbose")}
+    further = params["net_params"] or {}
+    taken = sorted(own.keys() & further.keys())
+    if taken:
+        raise ValueError(f"net_params has {taken}, which GCMClassifier sets from its own parameters: use those.")
+    if not params["weight_decay"]:
+        del own["optimizer__weight_decay"]
+    return GCMNet(**{"criterion": torch.nn.CrossEntropyLoss, **optimizer_params, **own, **further})
