@@ -16,10 +16,12 @@ help:  ## list the targets
 demo: $(VENV)/.has-plot  ## train on handwritten digits, print the accuracy, draw the evidence
 	$(RUN) examples/plot_digits.py
 
+# One thread: more are no faster for networks this small, and beside another busy program, where each waits for the
+# others at every layer, they take minutes for what takes seconds.
 test: $(VENV)/.has-dev  ## lint, check the format, run all tests and doctests
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	MPLBACKEND=Agg $(RUN) -m pytest
+	MPLBACKEND=Agg OMP_NUM_THREADS=1 $(RUN) -m pytest
 
 format: $(VENV)/.has-dev  ## let ruff repair and format the code
 	$(RUN) -m ruff check --fix .

@@ -1,6 +1,5 @@
 """GCMClassifier: the scikit-learn face. Parameters, fit, predict, explain, transform; no tensor arithmetic."""
 
-import copy
 import dataclasses
 from contextlib import contextmanager
 from numbers import Integral, Real
@@ -298,8 +297,9 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             if first and classes is None and self.n_classes is None:
                 raise ValueError("classes must be passed on the first call to partial_fit, unless n_classes is given.")
             rows, y = self._validate_training(X, y, classes, first)
-            net = self._build_net(y) if first else copy.deepcopy(self.net_)
-            net.set_params(lr=self.lr, lr_schedule="constant", max_epochs=1, train_split=None)
+            net = self._build_net(y, lr_schedule="constant", max_epochs=1, early_stopping=False)
+            if not first:
+                net.continue_from(self.net_, momentum=True)
             self._train(net, rows, y)
         return self
 
@@ -317,11 +317,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         """Rows (n, R * C * D) and class indices (n,); sets what a fit learns about the data."""
         X = images.as_array(X)
         if first:
-            shape = self.image_shape and images.check_image_shape(self.image_shape)
-            if X.ndim in (2, 3, 4) and shape is None:
-                shape = images.guess_shape(X.shape, self.channels_first)
-            elif X.ndim in (2, 3, 4):
-                images.check_shape(X.shape, shape, self.channels_first, "image_shape says")
+            shape = images.find_shape(X.shape, self.image_shape, self.channels_first)
         else:
             shape = self.image_shape_
             self._check_fitted_shape(X)
@@ -339,8 +335,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     def _format(self):
         return images.ImageFormat(self.image_shape_, self.channels_first, self.value_range_)
 
-    def _build_net(self, y):
-        params = self.get_params(deep=False)
+    def _build_net(self, y, **other_params):
+        params = {**self.get_params(deep=False), **other_params}
         return training.build_net(params, self._format(), len(self.classes_), self._class_weights(y))
 
     def _class_weights(self, y):
@@ -409,9 +405,9 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         The array takes 4 * N * R * C bytes an image: 40 KB for ten classes of 32 x 32, 2 GB for 50,000 of them. While
         contributions are computed from weights there are two such arrays.
 
-        Maps of the images that the classifier was fitted on know those images' labels. A second step trained on them
-        learns too much trust in them; give it cross-fitted maps
-        (``cross_val_predict(clf, X, y, method="transform")``), or other images.
+        Maps of the images that the classifier was fitted on know those images' labels: a second step trained on them
+        learns too much trust in them. Fit it on other images, or on maps that are cross-fitted: each image's by a
+        classifier that was fitted without it.
         """
         evidence = self._explain(self._validate_rows(X), None)
         features = evidence.cwm if self.transform_maps == "weights" else evidence.pixel_contributions

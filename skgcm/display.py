@@ -196,7 +196,7 @@ class ContributionDisplay:
             raise ValueError(f"nothing to draw: the explanation holds {n} images with {k} classes each")
         plt = _import_pyplot()
 
-        highest = (evidence.scores == evidence.scores.max(axis=1, keepdims=True)) & (k > 1)
+        highest = (np.arange(k) == evidence.scores.argmax(axis=1)[:, None]) & (k > 1)  # one only: ties as in predict
         layout, labels = _lay_out(evidence, highest, None if ax is None else _size(ax))
         if ax is None:
             self.figure_ = plt.figure(figsize=layout.canvas, layout="none")
@@ -222,7 +222,8 @@ class ContributionDisplay:
 
     def _show(self, axes, picture, layout, **colours):
         # nearest would skip pixels where the picture has more of them than the paper
-        enlarged = picture.shape[1] <= layout.map_width * self.figure_.dpi
+        points = np.array([layout.map_height, layout.map_width]) * self.figure_.dpi
+        enlarged = (picture.shape[:2] <= points).all()
         axes.imshow(picture, aspect="auto", interpolation="nearest" if enlarged else "antialiased", **colours)
         axes.set_box_aspect(layout.aspect)
         axes.set(xticks=[], yticks=[])
@@ -236,8 +237,9 @@ class ContributionDisplay:
             self.image_axes_[i] = self._show(add_axes(layout.image(i)), image, layout, **GREY)
         if y is not None:
             font = {"size": TEXT_SIZE, "weight": "bold"}
+            width = layout.image_width - text_width("true: ", **font)
             for axes, label in zip(self.image_axes_, y, strict=True):
-                text = fit_text(f"true: {label}", layout.image_width, max_lines=1, **font)
+                text = "true: " + fit_text(label, width, max_lines=1, **font)
                 axes.set_xlabel(text, color=TRUE_COLOUR, labelpad=3, parse_math=False, **font)
 
     def _draw_maps(self, add_axes, layout, kind):

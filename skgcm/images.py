@@ -53,16 +53,21 @@ def describe(shape, channels_first=False):
 
 def as_array(X):
     """A NumPy array of whatever holds images; data frames and sparse matrices are left to scikit-learn."""
-    if isinstance(X, torch.Tensor):
-        return X.detach().cpu().numpy()
     if hasattr(X, "shape") and (hasattr(X, "columns") or hasattr(X, "tocsr")):
         return X
+    if isinstance(X, torch.Tensor):
+        X = X.detach().cpu()
     try:
-        return np.asarray(X)
+        X = np.asarray(X)
     except ValueError as error:
         raise ValueError(
             f"X cannot become one array ({error}). All images must have one size: resize or crop them first."
         ) from error
+    if X.ndim > 4:
+        raise ValueError(
+            f"X of shape {X.shape} has {X.ndim} axes. Images are (n, R, C), (n, R, C, D) or rows of pixels."
+        )
+    return X
 
 
 def native(rows):
@@ -105,7 +110,7 @@ def guess_shape(shape, channels_first=False):
                 f"{rows} rows and {columns} columns, say image_shape=({rows}, {columns})."
             )
         return rows, columns, 1
-    length = shape[1]
+    length = math.prod(shape[1:])  # of one axis: scikit-learn will say what is wrong with it
     side = math.isqrt(length)
     if side * side == length:
         return side, side, 1
@@ -122,7 +127,12 @@ def check_shape(shape, expected, channels_first, source):
     """Raise ValueError unless an array of this shape holds images of `expected` (R, C, D), which `source`."""
     rows, columns, channels = expected
     order = (channels, rows, columns) if channels_first else expected
-    if shape[1:] == (rows * columns * channels,) or shape[1:] == order or (channels == 1 and shape[1:] == expected[:2]):
+    if (
+        len(shape) < 2
+        or shape[1:] == (rows * columns * channels,)
+        or shape[1:] == order
+        or (channels == 1 and shape[1:] == expected[:2])
+    ):
         return
     message = (
         f"X of shape {tuple(shape)} does not hold images of shape {describe(expected, channels_first)}, which {source}."
@@ -152,6 +162,15 @@ def frame_shape(shape, n_channels, channels_first):
     raise ValueError(
         f"X of shape {tuple(shape)} must have shape {order} with any_size=True. A single image is X[None]."
     )
+
+
+def find_shape(shape, image_shape, channels_first):
+    """The (R, C, D) of training images: what the user says, where it fits the array, else a guess."""
+    if image_shape is None:
+        return guess_shape(shape, channels_first)
+    expected = check_image_shape(image_shape)
+    check_shape(shape, expected, channels_first, "image_shape says")
+    return expected
 
 
 def flatten(X):

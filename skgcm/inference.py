@@ -1,5 +1,6 @@
 """From a fitted network to arrays: batches of bounded memory, IEEE float32, batch norm folded in."""
 
+import math
 import threading
 from contextlib import contextmanager
 
@@ -8,6 +9,7 @@ import torch
 
 FLOATS_PER_BATCH = 2**22  # activations alive at once, per layer: 16 MB keep a processor's cache busy without spilling
 LAUNCHES = 64  # a GPU wants this many times more in a batch
+COMPANY = 256  # pixels: batches of fewer meet special kernels
 
 
 class _IEEEFloat32:
@@ -54,28 +56,35 @@ def prepared(network):
         yield network.folded().to(memory_format=torch.channels_last)
 
 
-def slices(network, image_format, n, n_maps=0):
-    """Slices of 0 .. n whose batches, with n_maps maps an image wanted, stay within a fixed memory."""
-    rows, columns, _ = image_format.shape
-    per_pixel = network.floats_per_pixel + 10 * n_maps  # layer 15 of chosen classes works on nine shifts of a map
-    pixels = FLOATS_PER_BATCH // per_pixel
+def batches(network, image_format, rows, n_maps=0):
+    """Batches of rows that, with n_maps maps an image wanted, stay within a fixed memory.
+
+    Yields where a batch belongs, a slice of 0 .. n, and which rows it is made of, an index array: the rows of the
+    slice, and the last of them again where these are too few. Libraries compute a lone image with other kernels than
+    two, and round otherwise: with company, an image has the same scores alone as in any batch.
+    """
+    n, pixels = len(rows), image_format.shape[0] * image_format.shape[1]
+    budget = FLOATS_PER_BATCH // (network.floats_per_pixel + 10 * n_maps)  # chosen maps are built of nine shifts
     if next(network.parameters()).device.type == "cuda":
-        pixels *= LAUNCHES
-    size = max(1, pixels // (rows * columns))
-    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
+        budget *= LAUNCHES
+    size = max(1, budget // pixels)
+    least = min(size, max(2, math.ceil(COMPANY / pixels)))
+    for start in range(0, n, size):
+        stop = min(start + size, n)
+        yield slice(start, stop), np.minimum(np.arange(start, max(stop, start + least)), stop - 1)
 
 
 def _images(network, image_format, rows):
-    batch = torch.from_numpy(np.array(rows))  # a copy: the rows may be read-only
-    return image_format.images(batch.to(next(network.parameters()).device))
+    return image_format.images(torch.from_numpy(rows).to(next(network.parameters()).device))
 
 
 def scores(network, image_format, rows):
     """float32 (n, N), the scores of all classes. rows : ndarray (n, R * C * D), any dtype."""
     out = np.empty((len(rows), network.n_classes), np.float32)
     with prepared(network) as folded:
-        for part in slices(network, image_format, len(rows)):
-            out[part] = folded(_images(folded, image_format, rows[part])).cpu().numpy()
+        for part, index in batches(folded, image_format, rows):
+            batch = folded(_images(folded, image_format, rows[index]))
+            out[part] = batch[: part.stop - part.start].cpu().numpy()
     return out
 
 
@@ -102,12 +111,15 @@ def evidence(network, image_format, rows, classes=None):
     scores = np.empty((n, k), np.float32)
     chosen = np.empty((n, k), np.int64)
     with prepared(network) as folded:
-        for part in slices(network, image_format, n, k):
-            batch = _images(folded, image_format, rows[part])
-            wanted = torch.from_numpy(classes[part]).to(batch.device) if per_image else classes
-            batch_scores, batch_classes, batch_cwm = folded.evidence(batch, wanted)
-            images[part] = batch.permute(0, 2, 3, 1).cpu().numpy()
-            cwm[part] = batch_cwm.cpu().numpy()
-            scores[part] = batch_scores.gather(1, batch_classes).cpu().numpy()
-            chosen[part] = batch_classes.cpu().numpy()
+        for part, index in batches(folded, image_format, rows, k):
+            batch = _images(folded, image_format, rows[index])
+            wanted = torch.from_numpy(classes[index]).to(batch.device) if per_image else classes
+            all_scores, batch_classes, batch_cwm = folded.evidence(batch, wanted)
+            for out, found in (
+                (images, batch.permute(0, 2, 3, 1)),
+                (cwm, batch_cwm),
+                (scores, all_scores.gather(1, batch_classes)),
+                (chosen, batch_classes),
+            ):
+                out[part] = found[: part.stop - part.start].cpu().numpy()
     return images, cwm, scores, chosen

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
-from skorch import NeuralNet
+from skorch import NeuralNetClassifier
 from skorch.callbacks import EarlyStopping, EpochTimer, PrintLog
 from skorch.dataset import ValidSplit
 from skorch.utils import noop
@@ -100,7 +100,7 @@ class Batches:
             yield torch.from_numpy(self.X[chosen]), labels
 
 
-class GCMNet(NeuralNet):
+class GCMNet(NeuralNetClassifier):
     """skorch's net for rows of pixels and integer labels.
 
     Parameters beyond skorch's
@@ -233,16 +233,19 @@ class GCMNet(NeuralNet):
         if not any(self.history[-1]["batches"]):  # nobody wrote there
             self.history[-1]["batches"].clear()
 
-    def continue_from(self, other):
-        """Take over the weights and the history of another net of the same architecture."""
+    def continue_from(self, other, *, momentum=False):
+        """Take over weights and history, and what the optimizer remembers, of a net of the same architecture."""
         self.initialize()
         try:
             self.network.load_state_dict(other.network.state_dict())
         except RuntimeError as error:
             raise ValueError(
-                "warm_start=True, but the network's parameters are not those of the last fit. Restore them, or fit "
-                f"with warm_start=False. {error}"
+                "The network's parameters are not those of the last fit, so that training cannot go on from there. "
+                f"Restore them, or fit with warm_start=False. {error}"
             ) from error
+        if momentum and type(self.optimizer_) is type(other.optimizer_):
+            own = self.optimizer_.state_dict()
+            self.optimizer_.load_state_dict({**own, "state": copy.deepcopy(other.optimizer_.state_dict()["state"])})
         self.history = copy.deepcopy(other.history)
 
 
@@ -266,6 +269,7 @@ def build_net(params, image_format, n_classes, class_weights):
         "module__n_classes": n_classes,
         "module__in_channels": image_format.shape[2],
         "criterion__weight": None if class_weights is None else torch.from_numpy(class_weights),
+        "classes": np.arange(n_classes),
         "image_format": image_format,
         "optimizer": optimizer,
         "optimizer__weight_decay": params["weight_decay"],

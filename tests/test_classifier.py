@@ -1,0 +1,483 @@
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from skgcm import GCMClassifier
+
+SMALL = {"encoder_width": 8, "decoder_width": 4, "batch_size": 32, "max_epochs": 2, "device": "cpu", "random_state": 0}
+VARIANTS = {
+    "default": {},
+    "unshared": {"shared_decoder": False},
+    "clipped": {"clip_negative": True},
+    "deconvolution": {"upsampling": "deconvolution"},
+}
+
+
+def draw(n, *shape, seed=0):
+    """Colour images of three kinds, told apart by their brightest channel: uint8 (n, ...), labels (n,)."""
+    rng = np.random.default_rng(seed)
+    X = rng.integers(0, 120, (n, *shape), dtype=np.uint8)
+    y = np.arange(n) % 3
+    X[np.arange(n), ..., y % shape[-1]] += 100
+    return X, y
+
+
+@pytest.fixture(scope="module")
+def colour():
+    return draw(96, 10, 12, 3)
+
+
+@pytest.fixture(scope="module")
+def clf(colour):
+    return GCMClassifier(**{**SMALL, "max_epochs": 8}).fit(*colour)
+
+
+def same(one, other):
+    """Scores equal within 1e-5 of the largest."""
+    np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * np.abs(other).max())
+
+
+# ---- evidence ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_evidence_adds_up_to_the_decision(colour, variant):
+    X, y = colour
+    clf = GCMClassifier(**SMALL, **VARIANTS[variant]).fit(X, y)
+    evidence = clf.explain(X, classes="all")
+    assert evidence.images.shape == (96, 10, 12, 3)
+    assert evidence.cwm.shape == (96, 3, 10, 12)
+    assert evidence.ccm.shape == (96, 3, 10, 12, 3)
+    assert {a.dtype for a in (evidence.images, evidence.cwm, evidence.ccm, evidence.scores)} == {np.dtype(np.float32)}
+    same(evidence.ccm.mean(axis=(2, 3, 4)), evidence.scores)
+    same(evidence.scores, clf.decision_function(X))
+    np.testing.assert_array_equal(evidence.images, X.astype(np.float32) / 255)
+    np.testing.assert_array_equal(evidence.classes, np.tile([0, 1, 2], (96, 1)))
+    assert (evidence.cwm.min() >= 0) == clf.clip_negative
+
+
+def test_explain_shows_the_classes_asked_for(clf, colour):
+    X, y = colour
+    every = clf.explain(X, "all")
+    n = np.arange(len(X))[:, None]
+    order = np.argsort(-every.scores, axis=1, kind="stable")
+    for classes, positions in [
+        ("predicted", order[:, :1]),
+        ("top-2", order[:, :2]),
+        (2, np.full((96, 1), 2)),
+        ([2, 0], np.tile([2, 0], (96, 1))),
+        (y[:, None], y[:, None]),
+    ]:
+        evidence = clf.explain(X, classes)
+        np.testing.assert_array_equal(evidence.classes, positions)
+        np.testing.assert_allclose(evidence.cwm, every.cwm[n, positions], atol=1e-4)
+        same(evidence.scores, every.scores[n, positions])
+    np.testing.assert_array_equal(clf.explain(X).classes[:, 0], clf.predict(X))
+
+
+def test_explain_batches_is_explain_in_parts(clf, colour):
+    X, y = colour
+    parts = list(clf.explain_batches(X, y[:, None], batch_size=40))
+    assert [len(part) for part in parts] == [40, 40, 16]
+    whole = clf.explain(X, y[:, None])
+    np.testing.assert_array_equal(np.concatenate([part.cwm for part in parts]), whole.cwm)
+    np.testing.assert_array_equal(np.concatenate([part.classes for part in parts]), whole.classes)
+    with pytest.raises(ValueError, match="batch_size=0"):
+        clf.explain_batches(X, batch_size=0)
+
+
+def test_any_size_shows_a_whole_frame(clf, colour):
+    frame = np.tile(colour[0][:6].reshape(2, 30, 12, 3), (1, 1, 2, 1))
+    evidence = clf.explain(frame, "all", any_size=True)
+    assert evidence.cwm.shape == (2, 3, 30, 24)
+    same(evidence.ccm.mean(axis=(2, 3, 4)), evidence.scores)
+    with pytest.raises(ValueError, match="this classifier was fitted on"):
+        clf.explain(frame)
+    with pytest.raises(ValueError, match=r"must have shape \(n, rows, columns, 3\)"):
+        clf.explain(frame[..., 0], any_size=True)
+
+
+def test_binary_decision_is_the_difference_of_the_scores(colour):
+    X, y = colour
+    clf = GCMClassifier(**SMALL).fit(X, np.where(y > 0, "bad", "good"))
+    scores = clf.explain(X, "all").scores
+    same(clf.decision_function(X), scores[:, 1] - scores[:, 0])
+    assert clf.predict_proba(X).shape == (96, 2)
+    np.testing.assert_array_equal(clf.predict(X), clf.classes_[(clf.decision_function(X) > 0).astype(int)])
+
+
+def test_probabilities_are_the_softmax_of_the_scores(clf, colour):
+    scores = clf.decision_function(colour[0]).astype(float)
+    expected = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(clf.predict_proba(colour[0]), expected, atol=1e-6)
+    np.testing.assert_allclose(clf.predict_log_proba(colour[0]), np.log(expected), atol=1e-5)
+
+
+# ---- same answer for the same image ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(1, 9, 1), (8, 8, 1), (10, 12, 3)], ids=str)
+def test_an_image_has_the_same_scores_alone_and_in_any_company(shape):
+    X, y = draw(200, *shape)
+    clf = GCMClassifier(**SMALL).fit(X[:60], y[:60])
+    scores = clf.decision_function(X)
+    order = np.random.default_rng(0).permutation(200)
+    same(clf.decision_function(X[order]), scores[order])
+    alone = np.concatenate([clf.decision_function(X[i : i + 1]) for i in range(200)])
+    same(alone, scores)
+    np.testing.assert_array_equal(alone.argmax(1), scores.argmax(1))
+
+
+def _memmap(X, tmp_path):
+    X.tofile(tmp_path / "X")
+    return np.memmap(tmp_path / "X", dtype=X.dtype, mode="r", shape=X.shape)
+
+
+LAYOUTS = {
+    "float32": ({}, lambda X, _: X.astype(np.float32) / 255),
+    "float64": ({}, lambda X, _: X / 255),
+    "int64": ({"value_range": (0, 255)}, lambda X, _: X.astype(np.int64)),
+    "channels-first": ({"channels_first": True}, lambda X, _: np.ascontiguousarray(X.transpose(0, 3, 1, 2))),
+    "rows": ({"image_shape": (10, 12, 3)}, lambda X, _: X.reshape(len(X), -1)),
+    "F-order": ({}, lambda X, _: np.asfortranarray(X)),
+    "read-only-memmap": ({}, _memmap),
+    "strided": ({}, lambda X, _: np.repeat(X, 2, axis=0)[::2]),
+    "list": ({"value_range": (0, 255)}, lambda X, _: X.tolist()),
+    "tensor": ({}, lambda X, _: torch.from_numpy(X)),
+    "frame": ({"image_shape": (10, 12, 3)}, lambda X, _: pd.DataFrame(X.reshape(len(X), -1)).add_prefix("pixel")),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_same_images_in_another_layout_give_the_same_model(colour, layout, tmp_path):
+    X, y = colour
+    expected = GCMClassifier(**SMALL).fit(X, y).decision_function(X)
+    params, change = LAYOUTS[layout]
+    changed = change(X, tmp_path)
+    clf = GCMClassifier(**SMALL, **params).fit(changed, y)
+    assert clf.image_shape_ == (10, 12, 3)
+    same(clf.decision_function(changed), expected)
+
+
+@pytest.mark.parametrize("names", [["ant", "bee", "cow"], [-5, 7, 1000], [0.5, 1.0, 2.0]], ids=str)
+def test_labels_can_be_anything(colour, names):
+    X, y = colour
+    expected = GCMClassifier(**SMALL).fit(X, y)
+    names = np.array(names)
+    if names.dtype.kind == "f":
+        names = names.astype(object).astype(str)  # scikit-learn takes fractions for a regression
+    clf = GCMClassifier(**SMALL).fit(X, names[y])
+    np.testing.assert_array_equal(clf.classes_, names)
+    np.testing.assert_array_equal(clf.predict(X), names[expected.predict(X)])
+    np.testing.assert_array_equal(clf.explain(X[:2], names[[1]]).classes, [[names[1]]] * 2)
+
+
+# ---- training ----------------------------------------------------------------------------------------------------
+
+
+def test_same_seed_same_model_and_no_global_state(colour):
+    np.random.seed(0)  # noqa: NPY002
+    torch.manual_seed(0)
+    before = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
+    flags = torch.backends.mkldnn.conv.fp32_precision, torch.get_num_threads(), torch.is_grad_enabled()
+    one, two, other = (
+        GCMClassifier(**{**SMALL, "random_state": seed, "augment": "shift+flip"}).fit(*colour) for seed in (0, 0, 1)
+    )
+    GCMClassifier(**{**SMALL, "random_state": None}).fit(*colour).explain(colour[0])
+    assert np.array_equal(np.random.get_state()[1], before[0])  # noqa: NPY002
+    assert torch.equal(torch.get_rng_state(), before[1])
+    assert flags == (torch.backends.mkldnn.conv.fp32_precision, torch.get_num_threads(), torch.is_grad_enabled())
+    scores = [clf.decision_function(colour[0]) for clf in (one, two, other)]
+    np.testing.assert_array_equal(scores[0], scores[1])
+    assert not np.allclose(scores[0], scores[2])
+
+
+@pytest.mark.parametrize(("n", "batch_size"), [(33, 32), (3, 1), (2, 32), (65, 8)])
+def test_any_number_of_images(n, batch_size):
+    X, y = draw(n, 2, 2, 1)
+    clf = GCMClassifier(**{**SMALL, "batch_size": batch_size}).fit(X, y)
+    assert np.isfinite(clf.decision_function(X)).all()
+
+
+def test_early_stopping_restores_the_best_weights(colour):
+    X, y = colour
+    clf = GCMClassifier(**{**SMALL, "max_epochs": 60, "lr": 0.5}, early_stopping=True, n_iter_no_change=3).fit(X, y)
+    losses = [epoch["valid_loss"] for epoch in clf.history_]
+    assert len(losses) < 60
+    assert np.argmin(losses) == len(losses) - 4
+    held_out = list(clf.net_.get_iterator(clf.net_.get_split_datasets(X.reshape(96, -1), y)[1]))
+    found = np.mean([float(clf.net_.validation_step(batch)["loss"]) for batch in held_out])
+    np.testing.assert_allclose(found, min(losses), rtol=1e-3)
+
+
+def test_partial_fit_learns_epoch_by_epoch(colour):
+    X, y = colour
+    clf = GCMClassifier(**SMALL)
+    with pytest.raises(ValueError, match="classes must be passed on the first call to partial_fit"):
+        clf.partial_fit(X, y)
+    clf.partial_fit(X[:1], y[:1], classes=[0, 1, 2])
+    for _ in range(30):
+        clf.partial_fit(X, y)
+    assert len(clf.history_) == 31
+    assert clf.score(X, y) > 0.8
+    with pytest.raises(ValueError, match="y has the label 9"):
+        clf.partial_fit(X, y + 9)
+    np.testing.assert_array_equal(GCMClassifier(3, **SMALL).partial_fit(X[:1], y[:1]).classes_, [0, 1, 2])
+
+
+def test_warm_start_goes_on_from_the_last_weights(colour):
+    X, y = colour
+    clf = GCMClassifier(**SMALL, warm_start=True).fit(X, y)
+    before = clf.net_.network.head.weight.detach().clone()
+    clf.set_params(lr=1e-8, weight_decay=0).fit(X, y)
+    assert len(clf.history_) == 4
+    torch.testing.assert_close(clf.net_.network.head.weight.detach(), before, atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="The network's parameters are not those"):
+        clf.set_params(decoder_width=8).fit(X, y)
+
+
+def test_n_classes_makes_room_for_labels_to_come(colour):
+    X, y = colour
+    clf = GCMClassifier(5, **SMALL, class_weight="balanced").fit(X, y)
+    np.testing.assert_array_equal(clf.classes_, np.arange(5))
+    assert clf.predict_proba(X).shape == (96, 5)
+
+
+def test_class_weight_moves_the_decision():
+    X, y = draw(120, 6, 6, 3)
+    X[:] = np.random.default_rng(1).integers(0, 255, X.shape)  # nothing to learn but how often classes occur
+    shares = []
+    for weight in ({0: 20, 1: 1, 2: 1}, None):
+        clf = GCMClassifier(**{**SMALL, "max_epochs": 5}, class_weight=weight).fit(X, y)
+        shares.append(clf.predict_proba(X)[:, 0].mean())
+    assert shares[0] > shares[1] + 0.1
+    with pytest.raises(ValueError, match="class_weight has the label 7"):
+        GCMClassifier(**SMALL, class_weight={7: 1}).fit(X, y)
+
+
+def test_augment_changes_training_only(colour):
+    X, y = colour
+    seen = []
+
+    def darken(images):
+        seen.append((tuple(images.shape), images.dtype))
+        return images // 2
+
+    clf = GCMClassifier(**SMALL, augment=darken).fit(X, y)
+    assert set(seen) == {((32, 3, 10, 12), torch.uint8)}
+    clf.predict(X)
+    assert len(seen) == 6
+
+
+def test_callbacks_and_net_params_reach_the_net(colour):
+    from skorch.callbacks import EpochScoring
+
+    scoring = EpochScoring("accuracy", lower_is_better=False, on_train=False)
+    clf = GCMClassifier(
+        **SMALL,
+        callbacks=[("acc", scoring)],
+        net_params={"criterion__label_smoothing": 0.1, "optimizer__momentum": 0.5},
+        early_stopping=True,
+    ).fit(*colour)
+    assert "accuracy" in clf.history_[-1]
+    assert clf.net_.criterion_.label_smoothing == 0.1
+    assert clf.net_.optimizer_.param_groups[0]["momentum"] == 0.5
+    with pytest.raises(ValueError, match=r"net_params has \['lr'\]"):
+        GCMClassifier(**SMALL, net_params={"lr": 1}).fit(*colour)
+    with pytest.raises(TypeError, match="criterium"):
+        GCMClassifier(**SMALL, net_params={"criterium": 1}).fit(*colour)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", torch.optim.RMSprop], ids=str)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_optimizers_and_precisions_learn(colour, optimizer, precision):
+    params = {**SMALL, "max_epochs": 30, "lr": 0.05 if optimizer == "sgd" else 0.003}
+    clf = GCMClassifier(**params, optimizer=optimizer, precision=precision).fit(*colour)
+    assert clf.score(*colour) > 0.9
+    assert {p.dtype for p in clf.net_.network.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize(("verbose", "out", "err"), [(0, "", ""), (1, "", "train_loss="), (2, "train_loss", "")])
+def test_verbose(colour, capfd, verbose, out, err):
+    GCMClassifier(**SMALL, verbose=verbose).fit(*colour)
+    printed = capfd.readouterr()
+    assert (out in printed.out) if out else not printed.out
+    assert (err in printed.err) if err else not printed.err
+
+
+def test_divergence_is_an_error_that_names_the_learning_rate(colour):
+    with pytest.raises(FloatingPointError, match=r"train_loss is .* at lr=1e\+20"):
+        GCMClassifier(**{**SMALL, "lr": 1e20, "max_epochs": 10}).fit(*colour)
+
+
+def test_interrupted_fit_leaves_the_estimator_as_it_was(clf, colour):
+    from skorch.callbacks import Callback
+
+    class Interrupt(Callback):
+        def on_batch_end(self, net, **kwargs):
+            raise KeyboardInterrupt
+
+    before = vars(clf).copy()
+    clf.set_params(callbacks=[Interrupt()])
+    for fit in (clf.fit, clf.partial_fit):
+        with pytest.raises(KeyboardInterrupt):
+            fit(*colour)
+    clf.set_params(callbacks=None)
+    assert vars(clf) == before
+
+
+# ---- bad input ---------------------------------------------------------------------------------------------------
+
+BAD_PARAMS = {
+    "batch_size": 0,
+    "encoder_width": -1,
+    "decoder_width": 0,
+    "n_stages": 0,
+    "n_classes": 1,
+    "lr": -0.1,
+    "max_epochs": 0,
+    "upsampling": "cubic",
+    "augment": "rotate",
+    "optimizer": "lion",
+    "lr_schedule": "cosine",
+    "weight_decay": -1,
+    "validation_fraction": 1.0,
+    "n_iter_no_change": 0,
+    "class_weight": "uniform",
+    "precision": "float16",
+    "callbacks": "print",
+    "net_params": ["lr"],
+    "transform_maps": "both",
+    "clip_negative": "yes",
+    "shared_decoder": None,
+    "image_shape": (10,),
+    "value_range": (1, 0),
+    "device": "tpu3",
+}
+
+
+@pytest.mark.parametrize("name", BAD_PARAMS)
+def test_bad_parameter_is_named_and_the_fitted_estimator_survives(clf, colour, name):
+    good = clf.get_params()[name]
+    before = vars(clf).copy()
+    try:
+        with pytest.raises(ValueError, match=name):
+            clf.set_params(**{name: BAD_PARAMS[name]}).fit(*colour)
+    finally:
+        clf.set_params(**{name: good})
+    assert vars(clf) == before
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="tests the message where there is no CUDA")
+def test_absent_cuda_is_named(colour):
+    with pytest.raises(ValueError, match=r"device='cuda', but PyTorch sees 0 CUDA devices\. Use device='auto'"):
+        GCMClassifier(**{**SMALL, "device": "cuda"}).fit(*colour)
+
+
+def _with(X, value):
+    X = X.astype(float)
+    X[3, 2, 1, 0] = value
+    return X
+
+
+BAD_X = {
+    "nan": (lambda X: _with(X, np.nan), "NaN"),
+    "inf": (lambda X: _with(X, np.inf), "infinity"),
+    "minus-inf": (lambda X: _with(X, -np.inf), "infinity"),
+    "empty": (lambda X: X[:0], "0 sample"),
+    "wrong-rank": (lambda X: X[..., None], "5 axes"),
+    "one-axis": (lambda X: X[:, 0, 0, 0], "1D array"),
+    "single-image": (lambda X: X[0], r"X\[None\]"),
+    "strings": (lambda X: X.astype(str), "numeric"),
+    "ragged": (lambda X: [X[0], X[1, :5]], "All images must have one size"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_X)
+def test_bad_images_are_described_and_the_fitted_estimator_survives(clf, colour, case):
+    X, y = colour
+    change, message = BAD_X[case]
+    bad = change(X)
+    before = vars(clf).copy()
+    for call in (lambda: clf.fit(bad, y[: len(bad)]), lambda: clf.predict(bad), lambda: clf.explain(bad)):
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert vars(clf) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda X: X[:, :9],
+            r"\(96, 9, 12, 3\) does not hold images of shape \(10, 12, 3\), which this classifier was",
+        ),
+        (lambda X: X[..., :2], "does not hold images"),
+        (lambda X: X[..., 0], "does not hold images"),
+        (lambda X: X.transpose(0, 3, 1, 2), r"transpose\(0, 2, 3, 1\)"),
+        (lambda X: X.reshape(96, -1)[:, :100], "X has 100 features, but GCMClassifier is expecting 360"),
+        (lambda X: X.astype(int) * 3, r"far outside value_range \(0, 255\)"),
+    ],
+)
+def test_images_unlike_those_of_the_fit_are_described(clf, colour, change, message):
+    with pytest.raises(ValueError, match=message):
+        clf.predict(change(colour[0]))
+
+
+@pytest.mark.parametrize(
+    ("params", "y", "message"),
+    [
+        ({}, np.zeros(96, int), "one class"),
+        ({"n_classes": 2}, np.arange(96) % 3, "n_classes=2, but y has 3 classes"),
+        ({}, np.arange(95) % 3, "inconsistent numbers of samples"),
+        ({}, np.linspace(0, 1, 96), "continuous"),
+        ({"image_shape": (12, 10, 3)}, np.arange(96) % 3, r"image_shape says"),
+        ({"value_range": (0, 1)}, np.arange(96) % 3, r"far outside value_range \(0, 1\)"),
+    ],
+)
+def test_data_and_parameters_that_do_not_fit_together(clf, colour, params, y, message):
+    before = vars(clf).copy()
+    good = {name: clf.get_params()[name] for name in params}
+    try:
+        with pytest.raises(ValueError, match=message):
+            clf.set_params(**params).fit(colour[0], y)
+    finally:
+        clf.set_params(**good)
+    assert vars(clf) == before
+
+
+def test_unknown_label_to_explain_is_named(clf, colour):
+    with pytest.raises(ValueError, match=r"classes has the label 9, but the classes are \[0, 1, 2\]"):
+        clf.explain(colour[0], [9])
+    with pytest.raises(ValueError, match="4 classes an image, but there are 3"):
+        clf.explain(colour[0], "top-4")
+
+
+# ---- documentation -----------------------------------------------------------------------------------------------
+
+
+def test_documented_defaults_are_those_of_the_signature():
+    documented = dict(re.findall(r"^    (\w+) : .*default=(.+)$", GCMClassifier.__doc__, re.MULTILINE))
+    params = GCMClassifier().get_params()
+    assert documented.keys() == params.keys()
+    for name, text in documented.items():
+        value = params[name]
+        assert text == (f'"{value}"' if isinstance(value, str) else str(value)) or float(text) == value, name
+
+
+def test_digits_as_rows_need_no_word():
+    X, y = load_digits(return_X_y=True)
+    clf = GCMClassifier(**SMALL).fit(X[:100], y[:100])
+    assert clf.image_shape_ == (8, 8, 1)
+    assert clf.value_range_ == (0, 16)
+    assert clf.explain(X[:2]).images.max() <= 1
+
+
+def test_real_colour_images_are_recognised(cifar10):
+    X, y, X_test, y_test = cifar10
+    clf = GCMClassifier(max_epochs=3, random_state=0, device="cpu").fit(X[:5000], y[:5000])
+    assert clf.score(X_test[:1000], y_test[:1000]) > 0.3

@@ -1,0 +1,357 @@
+import numpy as np
+import pytest
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError
+
+from skgcm._layout import Layout, fit_text, text_width
+from skgcm.display import ContributionDisplay, signed_colormap
+from skgcm.explanation import Explanation
+
+matplotlib = pytest.importorskip("matplotlib")
+matplotlib.use("Agg")
+plt = pytest.importorskip("matplotlib.pyplot")
+
+LABELS = np.array(["cat", "dog", "emu", "fox", "gnu", "hen", "ibis", "jay", "kea", "lion", "mole", "newt"])
+
+
+@pytest.fixture(autouse=True)
+def _leave_pyplot_as_it_was():
+    before = matplotlib.rcParams.copy()
+    yield
+    plt.close("all")
+    assert matplotlib.rcParams == before
+
+
+def make(n=2, k=3, shape=(8, 8, 3), factor=1.0, labels=LABELS):
+    rng = np.random.default_rng(0)
+    images = rng.random((n, *shape), dtype=np.float32)
+    cwm = factor * rng.normal(size=(n, k, *shape[:2])).astype(np.float32)
+    scores = (cwm * images.mean(axis=-1)[:, None]).mean(axis=(2, 3))
+    return Explanation(images, cwm, scores, np.tile(labels[:k], (n, 1)))
+
+
+def picture(axes):
+    return np.asarray(axes.images[0].get_array())
+
+
+def pixels(axes):
+    """What the canvas shows within an Axes, (rows, columns, 3) uint8, without its frame."""
+    figure = axes.figure
+    figure.canvas.draw()
+    canvas = np.asarray(figure.canvas.buffer_rgba())[::-1, :, :3]
+    box = axes.get_window_extent()
+    return canvas[round(box.y0) + 3 : round(box.y1) - 3, round(box.x0) + 3 : round(box.x1) - 3]
+
+
+def test_axes_have_the_documented_shapes():
+    display = make(n=4, k=3).plot()
+    assert isinstance(display, ContributionDisplay)
+    assert display.axes_.shape == (4, 2, 3)
+    assert display.image_axes_.shape == (4,)
+    assert display.figure_.axes.count(display.colorbar_.ax) == 1
+    assert display.frames_ == {}
+    assert plt.get_fignums() == [display.figure_.number]
+
+
+def test_positive_above_negative_together_the_contributions():
+    evidence = make()
+    display = evidence.plot()
+    for i, j in np.ndindex(2, 3):
+        upper, lower = map(picture, display.axes_[i, :, j])
+        assert upper.min() >= 0 >= lower.max()
+        np.testing.assert_allclose(upper + lower, evidence.pixel_contributions[i, j], rtol=1e-6)
+        assert display.axes_[i, 0, j].get_position().y0 > display.axes_[i, 1, j].get_position().y1
+
+
+def test_one_symmetric_scale_for_everything():
+    display = make(n=3, k=4).plot()
+    limits = {axes.images[0].get_clim() for axes in display.axes_.flat}
+    assert len(limits) == 1
+    low, high = limits.pop()
+    assert -low == high == display.colorbar_.vmax
+    assert "score" in display.colorbar_.ax.get_ylabel()
+
+
+@pytest.mark.parametrize(
+    ("outlier", "extend"), [((), "neither"), ((90,), "max"), ((-90,), "min"), ((90, -90), "both")], ids=str
+)
+def test_clipped_values_give_the_colour_bar_arrows(outlier, extend):
+    cwm = np.ones((1, 1, 30, 40), np.float32)
+    cwm[0, 0, 0, : len(outlier)] = outlier
+    display = Explanation(np.ones((1, 30, 40, 1)), cwm, [[1]], [["cat"]]).plot()
+    assert display.colorbar_.extend == extend
+    assert display.colorbar_.vmax == 1
+
+
+def test_the_centre_of_the_colours_is_exactly_white():
+    assert signed_colormap()(0.5) == (1, 1, 1, 1)
+    assert signed_colormap()(0.6)[0] > signed_colormap()(0.6)[2]  # positive is red
+
+
+@pytest.mark.parametrize("size", [8, 30, 300], ids=["enlarged", "near", "reduced"])
+@pytest.mark.parametrize("factor", [0, 1, 1e-30, 1e30], ids=str)
+def test_nothing_is_drawn_white(size, factor):
+    rng = np.random.default_rng(0)
+    cwm = np.zeros((1, 2, size, size), np.float32)
+    cwm[0, 1] = factor * rng.normal(size=(size, size))
+    display = Explanation(np.ones((1, size, size, 1)), cwm, [[0, 0]], [["cat", "dog"]]).plot()
+    for axes in display.axes_[0, :, 0]:
+        shown = pixels(axes)
+        assert shown.size > 1000
+        assert (shown == 255).all()
+    assert (pixels(display.axes_[0, 0, 1]) < 255).any() == (factor != 0)
+
+
+def test_maps_that_are_not_finite_do_not_spoil_the_scale():
+    evidence = make()
+    scale = evidence.plot().colorbar_.vmax
+    evidence.cwm[0, 0, 0, 0] = np.nan
+    display = evidence.plot()
+    display.figure_.canvas.draw()
+    assert display.colorbar_.vmax == pytest.approx(scale, rel=0.1)
+
+
+def test_labels_above_and_scores_beneath():
+    evidence = make(factor=9)
+    display = evidence.plot()
+    for i, j in np.ndindex(2, 3):
+        upper, lower = display.axes_[i, :, j]
+        assert upper.get_title() == evidence.classes[i, j]
+        score = lower.get_xlabel().removeprefix("score ").replace("\N{MINUS SIGN}", "-")
+        assert float(score) == pytest.approx(evidence.scores[i, j], abs=0.005001)
+        bold = evidence.scores[i, j] == evidence.scores[i].max()
+        assert (upper.title.get_weight() == lower.xaxis.label.get_weight() == "bold") == bold
+
+
+@pytest.mark.parametrize(
+    ("score", "text"),
+    [(-0.001, "0.00"), (-12.345, "\N{MINUS SIGN}12.35"), (1234.5, "1234.50"), (0, "0.00"), (np.nan, "nan")],
+)
+def test_scores_as_text(score, text):
+    scores = np.array([[score, 3]], np.float32)
+    evidence = Explanation(np.ones((1, 2, 2, 1)), np.ones((1, 2, 2, 2)), scores, [["cat", "dog"]])
+    assert evidence.plot().axes_[0, 1, 0].get_xlabel() == f"score {text}"
+
+
+def test_small_scores_keep_three_digits():
+    evidence = Explanation(np.ones((1, 2, 2, 1)), np.ones((1, 1, 2, 2)), [[0.00123]], [["cat"]])
+    assert evidence.plot().axes_[0, 1, 0].get_xlabel() == "score 0.00123"
+
+
+def test_the_true_class_is_framed_and_named():
+    evidence = make(n=3)
+    display = evidence.plot(y=["dog", "gnu", "cat"])
+    assert set(display.frames_) == {(0, 1), (2, 0)}
+    assert [axes.get_xlabel() for axes in display.image_axes_] == ["true: dog", "true: gnu", "true: cat"]
+    frame = display.frames_[0, 1].get_position()
+    for axes in display.axes_[0, :, 1]:
+        box = axes.get_position()
+        assert frame.x0 < box.x0 < box.x1 < frame.x1
+        assert frame.y0 < box.y0 < box.y1 < frame.y1
+    assert frame.x0 >= display.axes_[0, 0, 0].get_position().x1
+    assert frame.x1 <= display.axes_[0, 0, 2].get_position().x0
+
+
+@pytest.mark.parametrize("y", [np.array([2, 0]), [2, 0], np.array([2.0, 0.0])], ids=["array", "list", "float"])
+def test_integer_labels(y):
+    assert set(make(labels=np.arange(12)).plot(y=y).frames_) == {(0, 2), (1, 0)}
+
+
+@pytest.mark.parametrize("kind", ["contribution", "spotlight"])
+@pytest.mark.parametrize(
+    "shape", [(28, 28, 1), (8, 8, 3), (8, 8, 4), (5, 7, 2), (5, 7, 7), (1, 9, 1), (9, 1, 3)], ids=str
+)
+def test_any_image_is_drawn(shape, kind):
+    evidence = make(shape=shape)
+    display = evidence.plot(y=["cat", "cat"], kind=kind)
+    display.figure_.canvas.draw()
+    for i, axes in enumerate(display.image_axes_):
+        if shape[2] in (3, 4):
+            np.testing.assert_array_equal(picture(axes), evidence.images[i, ..., :3])
+        else:
+            np.testing.assert_allclose(picture(axes), evidence.images[i].mean(axis=-1))
+            assert axes.images[0].get_clim() == (0, 1)
+    for axes in display.axes_.flat:
+        box = axes.get_window_extent()
+        assert min(box.width, box.height) > 40
+
+
+def test_grey_is_never_scaled_to_the_picture():
+    dim = Explanation(np.full((1, 8, 8, 1), 0.5), np.ones((1, 1, 8, 8)), [[0.5]], [["cat"]])
+    shown = pixels(dim.plot().image_axes_[0])
+    assert np.unique(shown).tolist() in ([127], [128])
+
+
+def test_values_out_of_range_are_clipped_for_display():
+    evidence = make()
+    evidence = Explanation(evidence.images * 3 - 1, evidence.cwm, evidence.scores, evidence.classes)
+    display = evidence.plot(kind="spotlight")
+    for axes in [*display.image_axes_, *display.axes_.flat]:
+        assert picture(axes).min() >= 0
+        assert picture(axes).max() <= 1
+
+
+def test_a_spotlight_is_the_image_times_the_weight_on_one_scale():
+    images = np.zeros((1, 1, 4, 3), np.float32)
+    images[0, 0, 1:] = [[1, 0.5, 0], [1, 0, 0], [0.5, 0.5, 0.5]]
+    cwm = np.array([[[[9, 2, 1, -2]], [[-9, -1, 0, 0]]]], np.float32)  # the black pixel has large weights
+    display = Explanation(images, cwm, [[0, 0]], [["cat", "dog"]]).plot(kind="spotlight")
+    scale = display.colorbar_.vmax
+    assert display.colorbar_.vmin == 0
+    assert scale == pytest.approx(2, rel=0.05)
+    expected = {
+        (0, 0): [[0, 0, 0], [2, 1, 0], [1, 0, 0], [0, 0, 0]],
+        (1, 0): [[0, 0, 0], [0, 0, 0], [0, 0, 0], [1, 1, 1]],
+        (0, 1): np.zeros((4, 3)),
+        (1, 1): [[0, 0, 0], [1, 0.5, 0], [0, 0, 0], [0, 0, 0]],
+    }
+    for (sign, j), values in expected.items():
+        shown = picture(display.axes_[0, sign, j])[0]
+        np.testing.assert_allclose(shown, np.clip(np.array(values) / scale, 0, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("layout", [None, "constrained", "tight"])
+def test_an_axes_is_drawn_within(layout):
+    figure, (other, ax) = plt.subplots(1, 2, figsize=(10, 4), layout=layout)
+    display = make().plot(y=["cat", "hen"], ax=ax)
+    assert display.figure_ is figure
+    assert figure.axes == [other, ax]
+    figure.canvas.draw()
+    outer = ax.get_window_extent()
+    for axes in [*display.image_axes_, *display.axes_.flat, *display.frames_.values(), display.colorbar_.ax]:
+        box = axes.get_window_extent()
+        assert outer.x0 <= box.x0 < box.x1 <= outer.x1
+        assert outer.y0 <= box.y0 < box.y1 <= outer.y1
+
+
+def test_an_axes_without_a_grid_and_one_too_small():
+    figure = plt.figure(figsize=(6, 4))
+    make().plot(ax=figure.add_axes([0.1, 0.1, 0.8, 0.8]))
+    make(k=12).plot(y=["cat", "dog"], ax=figure.add_axes([0, 0, 0.02, 0.02]))
+    make().plot(ax=figure.subfigures().add_subplot())
+    figure.canvas.draw()
+
+
+@pytest.mark.parametrize(
+    ("n", "k", "shape"), [(1, 1, (8, 8)), (5, 12, (1, 9)), (30, 1, (3, 4)), (4, 3, (9, 1))], ids=str
+)
+def test_nothing_overlaps(n, k, shape):
+    layout = Layout.choose(n, k, shape)
+    places = [layout.image(i) for i in range(n)]
+    places += [layout.frame(i, j) for i, j in np.ndindex(n, k)]
+    places.append(layout.bar())
+    left, bottom, width, height = np.array(places).T
+    right, top = left + width, bottom + height
+    assert min(left.min(), bottom.min()) >= 0
+    assert max(right.max(), top.max()) <= 1
+    beside = (left[:, None] >= right - 1e-9) | (left >= right[:, None] - 1e-9)
+    above = (bottom[:, None] >= top - 1e-9) | (bottom >= top[:, None] - 1e-9)
+    assert (beside | above | np.eye(len(places), dtype=bool)).all()
+
+
+def test_a_users_layout_setting_moves_nothing():
+    places = []
+    for constrained in (False, True):
+        with plt.rc_context({"figure.constrained_layout.use": constrained}):
+            figure = make().plot().figure_
+        figure.canvas.draw()
+        places.append([axes.get_position().bounds for axes in figure.axes])
+    assert places[0] == places[1]
+
+
+def test_pixels_stay_squares_and_none_is_skipped():
+    assert make().plot().axes_[0, 0, 0].images[0].get_interpolation() == "nearest"
+    stripes = np.zeros((1, 1, 1200, 1200), np.float32)
+    stripes[..., ::12] = 1  # of which the nearest of 12 pixels sees all or nothing
+    display = Explanation(np.ones((1, 1200, 1200, 1)), stripes, [[1 / 12]], [["cat"]]).plot()
+    shown = pixels(display.axes_[0, 0, 0])
+    assert 0 < (255 - shown[..., 2]).mean() < 60
+
+
+def test_figures_grow_with_what_they_show():
+    assert Layout.choose(1, 1, (8, 8)).width < 6
+    assert Layout.choose(20, 1, (8, 8)).abreast > 1
+    assert Layout.choose(100, 1, (8, 8)).width < 13
+    assert Layout.choose(2, 1000, (8, 8)).width < 16
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        "cat",
+        "automobile",
+        "great white shark, white shark, man-eater",
+        "W" * 30,
+        "scratch_left_severe",
+        "x y" * 5000,
+        "i",
+        "",
+    ],
+    ids=lambda label: label[:12],
+)
+@pytest.mark.parametrize("width", [0.3, 0.7, 1.1])
+def test_labels_fit(label, width):
+    for max_lines in (1, 2):
+        lines = fit_text(label, width, size=9, max_lines=max_lines).split("\n")
+        assert len(lines) <= max_lines
+        assert max(text_width(line, 9) for line in lines) <= width
+
+
+def test_labels_keep_both_ends_and_are_taken_literally():
+    assert fit_text("scratch", 1, size=9) == "scratch"
+    short = fit_text("scratchscratchleft", 0.7, size=9)
+    assert short.startswith("scr")
+    assert short.endswith("ft")
+    display = make(n=1, k=2, labels=np.array(["$a_b$", "$\\frac$"])).plot(y=["$\\bad$"])
+    display.figure_.canvas.draw()
+    assert display.axes_[0, 0, 0].get_title() == "$a_b$"
+
+
+class Stub(BaseEstimator):
+    def __init__(self, evidence=None):
+        self.evidence = evidence
+
+    def fit(self, X, y=None):
+        self.fitted_ = True
+        return self
+
+    def explain(self, X, *, classes):
+        self.asked = X, classes
+        return self.evidence
+
+
+def test_from_estimator_explains_and_draws():
+    evidence = make()
+    stub = Stub(evidence).fit(None)
+    display = ContributionDisplay.from_estimator(stub, "images", ["cat", "cat"], classes="top-3", kind="spotlight")
+    assert stub.asked == ("images", "top-3")
+    assert display.explanation is evidence
+    assert set(display.frames_) == {(0, 0), (1, 0)}
+    ContributionDisplay.from_estimator(stub, "images")
+    assert stub.asked == ("images", "predicted")
+
+
+def test_from_estimator_wants_a_fitted_one():
+    with pytest.raises(NotFittedError):
+        ContributionDisplay.from_estimator(Stub(make()), "images")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kind": "heat"}, r"kind='heat' is not one of \('contribution', 'spotlight'\)"),
+        ({"y": ["cat"]}, r"y has shape \(1,\); expected \(2,\)"),
+        ({"y": [["cat"], ["dog"]]}, r"y has shape \(2, 1\); expected \(2,\)"),
+        ({"y": "cat"}, r"y has shape \(\); expected \(2,\)"),
+    ],
+    ids=["kind", "too few", "column", "bare label"],
+)
+def test_errors_say_what_was_given_and_what_is_expected(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make().plot(**arguments)
+    assert plt.get_fignums() == []
+
+
+def test_nothing_to_draw():
+    with pytest.raises(ValueError, match="0 images"):
+        make()[:0].plot()

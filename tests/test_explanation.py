@@ -1,0 +1,118 @@
+import sys
+
+import numpy as np
+import pytest
+
+from skgcm.explanation import Explanation
+
+
+def make(n=5, k=3, shape=(4, 6, 3), labels=("cat", "dog", "emu"), seed=0):
+    rng = np.random.default_rng(seed)
+    images = rng.random((n, *shape), dtype=np.float32)
+    cwm = rng.normal(size=(n, k, *shape[:2])).astype(np.float32)
+    scores = (cwm[..., None] * images[:, None]).mean(axis=(2, 3, 4))
+    return Explanation(images, cwm, scores, np.tile(np.array(labels)[:k], (n, 1)))
+
+
+@pytest.mark.parametrize("shape", [(4, 6, 3), (8, 8, 1), (1, 9, 1), (5, 2, 7)], ids=str)
+def test_contributions_average_to_the_scores(shape):
+    evidence = make(shape=shape)
+    assert evidence.ccm.shape == (5, 3, *shape)
+    assert evidence.pixel_contributions.shape == (5, 3, *shape[:2])
+    np.testing.assert_allclose(evidence.ccm.mean(axis=(2, 3, 4)), evidence.scores, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(evidence.pixel_contributions, evidence.ccm.mean(axis=-1), rtol=1e-5, atol=1e-6)
+
+
+def test_a_black_pixel_contributes_exactly_nothing():
+    evidence = make()
+    images = evidence.images.copy()
+    images[:, 2, 3] = 0
+    evidence = Explanation(images, evidence.cwm, evidence.scores, evidence.classes)
+    assert not evidence.ccm[:, :, 2, 3].any()
+
+
+def test_arrays_become_float32_and_are_not_copied_when_they_are():
+    evidence = make()
+    again = Explanation(evidence.images, evidence.cwm.astype(float), evidence.scores.tolist(), evidence.classes)
+    assert again.images is evidence.images
+    assert again.cwm.dtype == again.scores.dtype == again.ccm.dtype == again.pixel_contributions.dtype == np.float32
+
+
+@pytest.mark.parametrize("labels", [("a", "b", "c"), (3, 5, 7), (0.5, 1.5, 2.5), (True, False, True)], ids=str)
+def test_labels_keep_their_dtype(labels):
+    assert make(labels=labels).classes.dtype == np.array(labels).dtype
+
+
+@pytest.mark.parametrize(
+    ("index", "rows"),
+    [
+        (slice(3, 5), [3, 4]),
+        (slice(None, None, -2), [4, 2, 0]),
+        (np.array([True, False, False, True, False]), [0, 3]),
+        (np.array([4, 0, 0]), [4, 0, 0]),
+        ([2, 1], [2, 1]),
+        (2, [2]),
+        (-1, [4]),
+        (np.int64(3), [3]),
+        ([], []),
+        (slice(9, 9), []),
+    ],
+    ids=str,
+)
+def test_an_index_selects_images(index, rows):
+    evidence = make()
+    part = evidence[index]
+    assert isinstance(part, Explanation)
+    assert len(part) == len(rows)
+    for name in ("images", "cwm", "scores", "classes"):
+        np.testing.assert_array_equal(getattr(part, name), getattr(evidence, name)[rows])
+
+
+def test_a_slice_is_a_view():
+    evidence = make()
+    assert np.shares_memory(evidence[1:3].cwm, evidence.cwm)
+
+
+def test_iterating_gives_one_image_at_a_time():
+    assert [one.scores.tolist() for one in make()] == [[row] for row in make().scores.tolist()]
+
+
+@pytest.mark.parametrize("index", [5, -6, [7], np.zeros(3, bool), None, np.zeros((2, 2), int)], ids=str)
+def test_an_index_out_of_place_is_an_index_error(index):
+    with pytest.raises(IndexError):
+        make()[index]
+
+
+def test_two_indices_are_refused_with_a_remedy():
+    with pytest.raises(TypeError, match=r"evidence\[i\]\.cwm"):
+        make()[1, 2]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": np.zeros((4, 6, 3))}, r"images has shape \(4, 6, 3\); expected \(n, R, C, D\)"),
+        ({"images": np.zeros((5, 6, 4, 3))}, r"cwm has shape \(5, 3, 4, 6\); expected \(5, 3, 6, 4\)"),
+        ({"classes": np.zeros((5, 2))}, r"scores has shape \(5, 3\); expected \(5, 2\)"),
+        ({"classes": np.zeros(5)}, r"classes has shape \(5,\); expected \(5, k\)"),
+        ({"scores": np.zeros((4, 3))}, r"scores has shape \(4, 3\)"),
+    ],
+    ids=["one image", "size", "classes", "flat classes", "scores"],
+)
+def test_shapes_that_do_not_belong_together(change, message):
+    evidence = make()
+    arrays = {name: getattr(evidence, name) for name in ("images", "cwm", "scores", "classes")}
+    with pytest.raises(ValueError, match=message):
+        Explanation(**{**arrays, **change})
+
+
+def test_repr_is_one_line_and_says_what_is_in_it():
+    assert repr(make()) == "<Explanation of 5 images, 4x6x3 (rows x columns x channels), 3 classes each>"
+    assert repr(make(n=1, k=1)).startswith("<Explanation of 1 image, ")
+    assert repr(make(n=1, k=1)).endswith(", 1 class each>")
+
+
+def test_without_matplotlib_plot_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    with pytest.raises(ImportError, match=r"pip install skgcm\[plot\]"):
+        make().plot()

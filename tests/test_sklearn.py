@@ -1,0 +1,86 @@
+"""scikit-learn's own demands: its estimator checks, and its tools around a GCMClassifier."""
+
+import pickle
+
+import joblib
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from skgcm import GCMClassifier
+
+SMALL = {"encoder_width": 8, "decoder_width": 8, "batch_size": 16, "max_epochs": 20, "device": "cpu"}
+VARIANTS = [{"shared_decoder": False}, {"clip_negative": True}]
+
+
+@parametrize_with_checks([GCMClassifier(**SMALL, **variant) for variant in ({}, *VARIANTS)])
+def test_estimator_check(estimator, check):
+    check(estimator)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_digits(return_X_y=True)
+
+
+@pytest.fixture(scope="module")
+def small(digits):
+    X, y = digits
+    return GCMClassifier(**{**SMALL, "max_epochs": 4}, random_state=0).fit(X[:400], y[:400])
+
+
+def test_default_parameters_read_digits(digits):
+    X, y = digits
+    scores = []
+    for seed in range(3):
+        X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=1 / 3, stratify=y, random_state=seed)
+        clf = GCMClassifier(random_state=seed, device="cpu").fit(X_train, y_train)
+        scores.append(clf.score(X_test, y_test))
+    assert np.mean(scores) >= 0.98
+
+
+def test_grid_search_over_two_processes(digits):
+    X, y = digits
+    search = GridSearchCV(GCMClassifier(**SMALL, random_state=0), {"decoder_width": [2, 8]}, cv=2, n_jobs=2)
+    search.fit(X[:400], y[:400])
+    assert search.best_params_["decoder_width"] in (2, 8)
+    assert search.best_score_ > 0.5
+
+
+def test_in_a_pipeline_before_and_after_other_steps(digits):
+    X, y = digits
+    last = make_pipeline(FunctionTransformer(lambda X: X / 16), GCMClassifier(**SMALL, random_state=0))
+    assert cross_val_score(last, X[:400], y[:400], cv=2).mean() > 0.5
+    first = make_pipeline(GCMClassifier(**SMALL, random_state=0), LogisticRegression(max_iter=1000))
+    assert first.fit(X[:400], y[:400]).score(X[400:800], y[400:800]) > 0.7
+
+
+def test_copies_predict_the_same(small, digits, tmp_path):
+    X = digits[0][400:500]
+    expected = small.decision_function(X)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(small)).decision_function(X), expected)
+    joblib.dump(small, tmp_path / "model.joblib")
+    loaded = joblib.load(tmp_path / "model.joblib")
+    np.testing.assert_array_equal(loaded.decision_function(X), expected)
+    np.testing.assert_array_equal(loaded.explain(X, "all").cwm, small.explain(X, "all").cwm)
+    refitted = clone(small).fit(*(a[:400] for a in digits))
+    np.testing.assert_array_equal(refitted.decision_function(X), expected)
+
+
+def test_transform_names_its_columns_and_makes_frames(small, digits):
+    X = digits[0][400:410]
+    maps = small.transform(X)
+    assert maps.shape == (10, 640)
+    assert maps.dtype == np.float32
+    np.testing.assert_allclose(maps.reshape(10, 10, 64).mean(2), small.decision_function(X), atol=1e-5)
+    frame = clone(small).set_output(transform="pandas").fit(*(a[:400] for a in digits)).transform(X)
+    assert list(frame.columns[[0, 65, 639]]) == ["0_0_0", "1_0_1", "9_7_7"]
+    np.testing.assert_array_equal(frame.to_numpy(), maps)
+    small_weights = pickle.loads(pickle.dumps(small)).set_params(transform_maps="weights")
+    np.testing.assert_array_equal(small_weights.transform(X).reshape(10, 10, 8, 8), small.explain(X, "all").cwm)
