@@ -44,7 +44,7 @@ def cifar10(path, n=10_000, epochs=20):
     clf.fit(X[:n], NAMES[y[:n]])
     seconds = time.perf_counter() - start
     shown = [int(np.flatnonzero(y_test == label)[0]) for label in (8, 6, 7, 0)]  # the first of four classes, unpicked
-    display = ContributionDisplay.from_estimator(clf, X_test[shown], NAMES[y_test[shown]], classes="top-3")
+    display = ContributionDisplay.from_estimator(clf, X_test[shown], NAMES[y_test[shown]], classes="top-2")
     (ROOT / "docs").mkdir(exist_ok=True)
     display.figure_.savefig(ROOT / "docs" / "cifar10.png", dpi=100)
     evidence = clf.explain(X_test[:1000], "all")

@@ -81,7 +81,7 @@ class Batches:
         self.n = len(self.X) if self.indices is None else len(self.indices)
         self.generator = generator
         starts = list(range(0, self.n, batch_size))
-        if len(starts) > 1 and starts[-1] == self.n - 1 and generator is not None:
+        if generator is not None and self.n > batch_size > 1 and self.n % batch_size == 1:
             starts.pop()
         self.bounds = [*starts, self.n]
 

@@ -288,7 +288,7 @@ def test_callbacks_and_net_params_reach_the_net(colour):
     assert clf.net_.optimizer_.param_groups[0]["momentum"] == 0.5
     with pytest.raises(ValueError, match=r"net_params has \['lr'\]"):
         GCMClassifier(**SMALL, net_params={"lr": 1}).fit(*colour)
-    with pytest.raises(TypeError, match="criterium"):
+    with pytest.raises(ValueError, match=r"unexpected argument.* criterium"):
         GCMClassifier(**SMALL, net_params={"criterium": 1}).fit(*colour)
 
 
