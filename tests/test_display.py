@@ -17,6 +17,7 @@ LABELS = np.array(["cat", "dog", "emu", "fox", "gnu", "hen", "ibis", "jay", "kea
 @pytest.fixture(autouse=True)
 def _leave_pyplot_as_it_was():
     before = matplotlib.rcParams.copy()
+    plt.close("all")  # a doctest may have drawn before
     yield
     plt.close("all")
     assert matplotlib.rcParams == before
