@@ -3,8 +3,8 @@
 import torch
 
 
-def shift(images, generator, flip=False):
-    """Move each image by up to an eighth of its side, at random; vacated pixels are 0. With flip, mirror half of them.
+def shift(images, generator, flip=False, fill=0):
+    """Move each image by up to an eighth of its side, at random; vacated pixels get `fill`. With flip, mirror half.
 
     images : Tensor (B, D, R, C), any dtype. Random numbers come from the CPU generator.
     """
@@ -22,14 +22,21 @@ def shift(images, generator, flip=False):
     (r, r_inside), (c, c_inside) = indices(rows, False), indices(columns, flip)
     pixels = images.permute(0, 2, 3, 1)  # (B, R, C, D): a pixel's channels lie together
     moved = pixels[torch.arange(n, device=images.device)[:, None, None], r[:, :, None], c[:, None, :]]
-    moved *= (r_inside[:, :, None] & c_inside[:, None, :])[..., None]
+    inside = (r_inside[:, :, None] & c_inside[:, None, :])[..., None]
+    moved = torch.where(inside, moved, torch.tensor(fill, device=moved.device).to(moved.dtype))
     return moved.permute(0, 3, 1, 2)
 
 
-def augmented(images, augment, generator):
-    """Apply the estimator's `augment` to a batch of raw images (B, D, R, C)."""
+def augmented(images, augment, generator, low):
+    """Apply the estimator's `augment` to a batch of raw images (B, D, R, C), in which `low` means 0."""
     if augment is None:
         return images
-    if callable(augment):
-        return augment(images)
-    return shift(images, generator, flip=augment == "shift+flip")
+    if not callable(augment):
+        return shift(images, generator, flip=augment == "shift+flip", fill=low)
+    changed = augment(images)
+    if getattr(changed, "shape", None) != images.shape or getattr(changed, "dtype", None) != images.dtype:
+        found = f"{tuple(changed.shape)} {changed.dtype}" if isinstance(changed, torch.Tensor) else repr(changed)
+        raise ValueError(
+            f"augment returned {found}; expected a tensor like the one it got, {tuple(images.shape)} {images.dtype}."
+        )
+    return changed

@@ -54,14 +54,16 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         (low, high): the numbers that mean 0 and 1 to the network. None: (0, 255) for uint8, (0, 1) for bool and for
         floats within it, else (0, maximum of the training images), or (minimum, maximum) where some are negative.
     augment : {"shift", "shift+flip"} or callable, default=None
-        Random changes of the training images: moved by up to an eighth of their size, and mirrored left to right. A
-        callable gets and returns a tensor (batch, channels, rows, columns) in the dtype and units of X.
+        Random changes of the training images: moved by up to an eighth of their size, with black where nothing is left,
+        and half of them mirrored left to right. A callable gets and returns a tensor (batch, channels, rows, columns)
+        in the dtype and units of X.
     optimizer : {"sgd", "adamw"} or a class of torch.optim, default="sgd"
         "sgd" has Nesterov momentum 0.9.
     lr : float, default=0.05
         Learning rate; the highest where there is a schedule.
     lr_schedule : {"one-cycle", "constant"}, default="one-cycle"
-        "one-cycle" rises linearly for a quarter of `max_epochs` and falls along a cosine to 0.
+        "one-cycle" rises linearly for a quarter of `max_epochs` and falls along a cosine to 0. "constant" leaves the
+        learning rate alone, for a callback (skorch's LRScheduler) to change.
     weight_decay : float, default=5e-4
         Handed to the optimizer unless 0.
     max_epochs : int, default=30
@@ -76,7 +78,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     n_iter_no_change : int, default=10
         Patience of `early_stopping`, in epochs.
     class_weight : dict or "balanced", default=None
-        Weights of the classes in the loss; "balanced": inverse to their frequency.
+        Weights of the classes in the loss, label to number, 1 where none is given; "balanced": inverse to their
+        frequency. They are scaled so that the mean over the training images is 1.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Arithmetic of the convolutions in training. "auto": bfloat16 where the processor has it. Weights, scores and
         loss, and all of prediction, are float32.
@@ -155,9 +158,9 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         "shared_decoder": ["boolean"],
         "clip_negative": ["boolean"],
         "upsampling": [StrOptions(set(UPSAMPLING))],
-        "image_shape": [tuple, list, None],
+        "image_shape": [tuple, list, np.ndarray, None],
         "channels_first": ["boolean"],
-        "value_range": [tuple, list, None],
+        "value_range": [tuple, list, np.ndarray, None],
         "augment": [StrOptions({"shift", "shift+flip"}), callable, None],
         "optimizer": [StrOptions(set(training.OPTIMIZERS)), type],
         "lr": [Interval(Real, 0, None, closed="neither")],
@@ -296,6 +299,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             first = not hasattr(self, "net_")
             if first and classes is None and self.n_classes is None:
                 raise ValueError("classes must be passed on the first call to partial_fit, unless n_classes is given.")
+            if self.class_weight == "balanced":
+                raise ValueError("class_weight='balanced' needs all labels at once. For partial_fit, pass a dict.")
             rows, y = self._validate_training(X, y, classes, first)
             net = self._build_net(y, lr_schedule="constant", max_epochs=1, early_stopping=False)
             if not first:
@@ -319,37 +324,58 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         if first:
             shape = images.find_shape(X.shape, self.image_shape, self.channels_first)
         else:
-            shape = self.image_shape_
+            self._check_continues(classes)
             self._check_fitted_shape(X)
         rows, y = validate_data(self, images.flatten(X), y, reset=first, order="C", dtype="numeric")
         rows = images.native(rows)
         check_classification_targets(y)
         if first:
-            self.classes_ = labels.find(y if classes is None else classes, self.n_classes)
+            of, name = (y, "y") if classes is None else (classes, "classes")
+            self.classes_ = labels.find(of, self.n_classes, name)
             self.image_shape_ = shape
             given = self.value_range
             self.value_range_ = images.find_value_range(rows) if given is None else images.check_value_range(given)
         images.check_values(rows, self.value_range_)
         return rows, labels.indices(y, self.classes_, "y")
 
-    def _format(self):
-        return images.ImageFormat(self.image_shape_, self.channels_first, self.value_range_)
+    def _check_continues(self, classes):
+        """Raise where training is to go on with parameters that say otherwise than the first fit."""
+        shape, value_range, first = self.image_shape, self.value_range, self.net_.image_format.channels_first
+        for name, now, fitted in (
+            ("n_classes", self.n_classes, len(self.classes_)),
+            ("classes", None if classes is None else np.unique(classes).tolist(), self.classes_.tolist()),
+            ("channels_first", self.channels_first, first),
+            ("image_shape", None if shape is None else images.check_image_shape(shape), self.image_shape_),
+            ("value_range", None if value_range is None else images.check_value_range(value_range), self.value_range_),
+        ):
+            if now is not None and now != fitted:
+                raise ValueError(
+                    f"{name}={now!r}, but training goes on from a fit with {fitted!r}. Keep that, or fit anew with "
+                    "warm_start=False."
+                )
 
     def _build_net(self, y, **other_params):
         params = {**self.get_params(deep=False), **other_params}
-        return training.build_net(params, self._format(), len(self.classes_), self._class_weights(y))
+        image_format = images.ImageFormat(self.image_shape_, self.channels_first, self.value_range_)
+        return training.build_net(params, image_format, len(self.classes_), self._class_weights(y))
 
     def _class_weights(self, y):
         if self.class_weight is None:
             return None
-        present = np.unique(y)
-        weights = np.ones(len(self.classes_), np.float32)  # a class without images has no say in the loss
-        given = self.class_weight
-        if given != "balanced":
-            labels.indices(np.array(list(given)), self.classes_, "class_weight")
-            given = {label: weight for label, weight in given.items() if label in self.classes_[present]}
-        weights[present] = compute_class_weight(given, classes=self.classes_[present], y=self.classes_[y])
-        return weights
+        weights = np.ones(len(self.classes_))
+        if self.class_weight == "balanced":
+            present = np.unique(y)  # a class without images has no say in the loss
+            weights[present] = compute_class_weight("balanced", classes=present, y=y)
+        else:
+            of = np.fromiter(self.class_weight, dtype=object, count=len(self.class_weight))
+            positions = labels.indices(of, self.classes_, "class_weight")
+            try:
+                weights[positions] = list(self.class_weight.values())
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"class_weight={self.class_weight!r} must have numbers as weights.") from error
+            if not (np.isfinite(weights).all() and (weights >= 0).all() and weights[y].any()):
+                raise ValueError(f"class_weight={self.class_weight!r} must have finite weights, 0 or more, not all 0.")
+        return (weights / weights[y].mean()).astype(np.float32)
 
     def _train(self, net, rows, y):
         net.partial_fit(rows, y)
@@ -469,7 +495,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         -------
         iterator of Explanation
         """
-        if not isinstance(batch_size, Integral) or batch_size < 1:
+        if not isinstance(batch_size, Integral) or isinstance(batch_size, bool) or batch_size < 1:
             raise ValueError(f"batch_size={batch_size!r} must be an integer of at least 1.")
         rows, image_format, chosen = self._validate_explain(X, classes, any_size)
         return (
@@ -479,16 +505,18 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
 
     def _scores(self, X):
         rows = self._validate_rows(X)
-        return inference.scores(self.net_.network, self._format(), rows)
+        return inference.scores(self.net_.network, self.net_.image_format, rows)
 
     def _explain(self, rows, chosen, image_format=None):
-        image_format = image_format or self._format()
+        image_format = image_format or self.net_.image_format
         seen, cwm, scores, index = inference.evidence(self.net_.network, image_format, rows, chosen)
         return Explanation(images=seen, cwm=cwm, scores=scores, classes=self.classes_[index])
 
     def _check_fitted_shape(self, X):
-        if X.ndim > 2:
-            images.check_shape(X.shape, self.image_shape_, self.channels_first, "this classifier was fitted on")
+        single = X.shape == self.image_shape_[:2] and X.shape[1] != self.n_features_in_
+        if X.ndim > 2 or single:  # of rows scikit-learn takes care
+            first = self.net_.image_format.channels_first
+            images.check_shape(X.shape, self.image_shape_, first, "this classifier was fitted on")
 
     def _validate_rows(self, X):
         """Images of the fitted size -> rows (n, R * C * D), checked."""
@@ -505,10 +533,10 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         else:
             check_is_fitted(self)
             X = images.as_array(X)
-            shape = images.frame_shape(X.shape, self.image_shape_[2], self.channels_first)
+            shape = images.frame_shape(X.shape, self.image_shape_[2], self.net_.image_format.channels_first)
             rows = images.native(check_array(images.flatten(X), order="C", dtype="numeric", estimator=self))
             images.check_values(rows, self.value_range_)
-            image_format = dataclasses.replace(self._format(), shape=shape)
+            image_format = dataclasses.replace(self.net_.image_format, shape=shape)
         return rows, image_format, labels.choose(classes, self.classes_, len(rows))
 
     def __sklearn_tags__(self):

@@ -55,11 +55,14 @@ def as_array(X):
     """A NumPy array of whatever holds images; data frames and sparse matrices are left to scikit-learn."""
     if hasattr(X, "shape") and (hasattr(X, "columns") or hasattr(X, "tocsr")):
         return X
-    if isinstance(X, torch.Tensor):
-        X = X.detach().cpu()
     try:
+        if isinstance(X, list | tuple) and X and all(isinstance(image, torch.Tensor) for image in X):
+            X = torch.stack(tuple(X))
+        if isinstance(X, torch.Tensor):
+            X = X.detach().cpu()
+            X = X.float() if X.dtype == torch.bfloat16 else X  # which NumPy does not have
         X = np.asarray(X)
-    except ValueError as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
             f"X cannot become one array ({error}). All images must have one size: resize or crop them first."
         ) from error
@@ -80,12 +83,18 @@ def native(rows):
 def check_image_shape(image_shape):
     """(R, C) or (R, C, D) as the user gave it -> (R, C, D)."""
     sizes = tuple(image_shape)
-    if len(sizes) not in (2, 3) or not all(isinstance(size, Integral) and size > 0 for size in sizes):
+    if len(sizes) not in (2, 3) or not all(
+        isinstance(size, Integral) and not isinstance(size, bool) and size > 0 for size in sizes
+    ):
         raise ValueError(
             f"image_shape={image_shape!r} must be (rows, columns) or (rows, columns, channels), positive integers."
         )
     rows, columns, channels = (*sizes, 1)[:3]
     return int(rows), int(columns), int(channels)
+
+
+def _looks_like_one_image(shape):
+    return shape[-1] in CHANNELS[1:] and min(shape[:-1]) > max(CHANNELS)
 
 
 def guess_shape(shape, channels_first=False):
@@ -104,7 +113,7 @@ def guess_shape(shape, channels_first=False):
         return rows, columns, channels
     if len(shape) == 3:
         rows, columns = shape[1:]
-        if not channels_first and columns in CHANNELS[1:] and min(shape[:2]) > max(CHANNELS):
+        if not channels_first and _looks_like_one_image(shape):
             raise ValueError(
                 f"X of shape {shape} looks like a single colour image. If so, pass X[None]; if it holds grey images of "
                 f"{rows} rows and {columns} columns, say image_shape=({rows}, {columns})."
@@ -152,7 +161,7 @@ def check_shape(shape, expected, channels_first, source):
 
 def frame_shape(shape, n_channels, channels_first):
     """The (R, C, D) of images of any size in an array of this shape, for a model of `n_channels`."""
-    if len(shape) == 3 and n_channels == 1:
+    if len(shape) == 3 and n_channels == 1 and not _looks_like_one_image(shape):
         return (*shape[1:], 1)
     if len(shape) == 4:
         found = (*shape[2:], shape[1]) if channels_first else shape[1:]

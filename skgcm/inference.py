@@ -43,7 +43,9 @@ class _IEEEFloat32:
             self._depth -= 1
             if self._depth == 0:
                 for backend, precision in zip(self._backends(), self._found, strict=True):
-                    backend.fp32_precision = precision
+                    backend.fp32_precision = "none"  # as the setting above it says, where that is what was found
+                    if backend.fp32_precision != precision:
+                        backend.fp32_precision = precision
 
 
 ieee_float32 = _IEEEFloat32()

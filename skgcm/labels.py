@@ -5,19 +5,25 @@ import re
 import numpy as np
 
 
-def find(labels, n_classes=None):
-    """The sorted classes (N,) of some labels, or 0 .. n_classes - 1 where the labels are some of these."""
-    classes = np.unique(labels)
+def find(labels, n_classes=None, name="y"):
+    """The sorted classes (N,) of labels, or 0 .. n_classes - 1 where they are some of these. `name` is for errors."""
+    try:
+        classes = np.unique(np.asarray(labels))
+    except TypeError as error:
+        raise ValueError(
+            f"{name} mixes labels that cannot be sorted ({error}). Use strings or integers alone."
+        ) from error
     if n_classes is not None and n_classes != len(classes):
         integers = classes.dtype.kind in "iu" and classes.min() >= 0 and classes.max() < n_classes
         if n_classes < len(classes) or not integers:
             raise ValueError(
-                f"n_classes={n_classes}, but y has {len(classes)} classes: {_some(classes)}. n_classes may exceed the "
-                "number of classes only when all labels are integers from 0 to n_classes - 1; otherwise leave it out."
+                f"n_classes={n_classes}, but {name} has {len(classes)} classes: {_some(classes)}. n_classes may "
+                "exceed the number of classes only when all labels are integers from 0 to n_classes - 1; otherwise leave "
+                "it out."
             )
-        classes = np.arange(n_classes, dtype=classes.dtype)
+        classes = np.arange(n_classes)
     if len(classes) < 2:
-        raise ValueError(f"y has one class only, {classes.tolist()}; a classifier needs at least 2 classes.")
+        raise ValueError(f"{name} has one class only, {classes.tolist()}; a classifier needs at least 2 classes.")
     return classes
 
 
@@ -26,7 +32,7 @@ def indices(labels, classes, name):
     position = {label: i for i, label in enumerate(classes.tolist())}
     try:
         found = [position[label] for label in labels.ravel().tolist()]
-    except KeyError as error:
+    except (KeyError, TypeError) as error:
         raise ValueError(f"{name} has the label {error.args[0]!r}, but the classes are {_some(classes)}.") from None
     return np.array(found, dtype=np.int64).reshape(labels.shape)
 
@@ -42,7 +48,12 @@ def choose(wanted, classes, n):
         count = 1 if wanted == "predicted" else int(k[1]) if k else None
         _check_count(count or 1, classes)
         return count
-    labels = np.asarray(wanted)
+    try:
+        labels = np.asarray(wanted)
+    except ValueError as error:
+        raise ValueError(f"classes={wanted!r} must name as many classes for each image: {error}") from error
+    if labels.dtype.kind == "b" and classes.dtype.kind != "b":
+        raise ValueError(f"classes={wanted!r} is no sequence of labels; the classes are {_some(classes)}.")
     if labels.ndim == 0:
         labels = labels[None]
     if labels.ndim == 1:

@@ -33,6 +33,8 @@ def resolve_device(device):
         resolved = torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"device={device!r} is not a device of PyTorch. Use 'auto', 'cpu' or 'cuda'.") from error
+    if resolved.type not in ("cpu", "cuda"):
+        raise ValueError(f"device={device!r} is not supported. Use 'auto', 'cpu' or 'cuda'.")
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
         raise ValueError(
             f"device={device!r}, but PyTorch sees {torch.cuda.device_count()} CUDA devices. Use device='auto' or 'cpu'."
@@ -143,7 +145,7 @@ class GCMNet(NeuralNetClassifier):
         training = self.module_.training
         images = self.image_format.unflatten(x.to(self.device, non_blocking=True))
         if training:
-            images = augmented(images, self.augment, self.generator_)
+            images = augmented(images, self.augment, self.generator_, self.image_format.value_range[0])
         images = self.image_format.scale(images)
         if training and len(images) == 1:  # its twin gives a lone image batch statistics, whatever its size
             return self._forward(images.expand(2, -1, -1, -1))[:1]
@@ -153,6 +155,20 @@ class GCMNet(NeuralNetClassifier):
         low = self.module_.training and self.precision != torch.float32
         with torch.autocast(images.device.type, dtype=self.precision if low else None, enabled=low):
             return self.module_(images)
+
+    def get_split_datasets(self, X, y=None, **fit_params):
+        try:
+            return super().get_split_datasets(X, y, **fit_params)
+        except ValueError as error:
+            raise ValueError(
+                f"early_stopping=True holds out validation_fraction={self.train_split.cv} of each class, which these "
+                f"{len(X)} images do not allow: {error}"
+            ) from error
+
+    def get_loss(self, y_pred, y_true, X=None, training=False):
+        # with class weights the losses come one by one: a mean that PyTorch weights is over the batch's own weights,
+        # so that in a batch of one class its weight would do nothing
+        return super().get_loss(y_pred, y_true, X, training).mean()
 
     def partial_fit(self, X, y=None, classes=None, **fit_params):
         """As skorch's, but a KeyboardInterrupt that no callback asked for is raised and not taken for the end."""
@@ -186,22 +202,22 @@ class GCMNet(NeuralNetClassifier):
                     self.notify("on_epoch_end", **datasets)
                 except KeyboardInterrupt:  # how a skorch callback ends training
                     break
-        for group, peak in zip(self.optimizer_.param_groups, peaks, strict=True):
-            group["lr"] = peak
+        if self.lr_schedule == "one-cycle":
+            for group, peak in zip(self.optimizer_.param_groups, peaks, strict=True):
+                group["lr"] = peak
         return self
 
     def _learning_rates(self, peaks, epoch, epochs, steps):
-        """The learning rates of each parameter group, step by step of an epoch."""
+        """The learning rates of each parameter group, step by step of an epoch; none where they are left alone."""
         for step in range(steps):
-            position = (epoch + (step + 0.5) / steps) / epochs
-            factor = 1.0 if self.lr_schedule == "constant" else learning_rate_factor(position)
-            yield [peak * factor for peak in peaks]
+            factor = learning_rate_factor((epoch + (step + 0.5) / steps) / epochs)
+            yield [peak * factor for peak in peaks if self.lr_schedule == "one-cycle"]
 
     def _train_epoch(self, batches, rates, progress):
         """Mean loss of one pass. The losses stay on the device until the end: the host waits once an epoch."""
         losses, sizes = [], []
         for batch, step_rates in zip(batches, rates, strict=True):
-            for group, rate in zip(self.optimizer_.param_groups, step_rates, strict=True):
+            for group, rate in zip(self.optimizer_.param_groups, step_rates, strict=False):
                 group["lr"] = rate
             self.notify("on_batch_begin", batch=batch, training=True)
             step = self.train_step(batch)
@@ -259,6 +275,8 @@ def build_net(params, image_format, n_classes, class_weights):
     if optimizer in OPTIMIZERS:
         optimizer, defaults = OPTIMIZERS[optimizer]
         optimizer_params = {f"optimizer__{name}": value for name, value in defaults.items()}
+    elif not issubclass(optimizer, torch.optim.Optimizer):
+        raise ValueError(f"optimizer={optimizer!r} must be one of {sorted(OPTIMIZERS)} or a class of torch.optim.")
     callbacks, split = list(params["callbacks"] or []), None
     if params["early_stopping"]:
         split = ValidSplit(float(params["validation_fraction"]), stratified=True, random_state=seed)
@@ -268,7 +286,6 @@ def build_net(params, image_format, n_classes, class_weights):
         "module": GCM,
         "module__n_classes": n_classes,
         "module__in_channels": image_format.shape[2],
-        "criterion__weight": None if class_weights is None else torch.from_numpy(class_weights),
         "classes": np.arange(n_classes),
         "image_format": image_format,
         "optimizer": optimizer,
@@ -281,8 +298,10 @@ def build_net(params, image_format, n_classes, class_weights):
     }
     own |= {f"module__{name}": params[name] for name in NETWORK_PARAMS}
     own |= {name: params[name] for name in ("augment", "lr", "lr_schedule", "max_epochs", "batch_size", "verbose")}
+    if class_weights is not None:
+        own |= {"criterion__weight": torch.from_numpy(class_weights), "criterion__reduction": "none"}
     further = params["net_params"] or {}
-    taken = sorted(own.keys() & further.keys())
+    taken = sorted(own.keys() & further.keys() | {name for name in further if name.startswith("iterator")})
     if taken:
         raise ValueError(f"net_params has {taken}, which GCMClassifier sets from its own parameters: use those.")
     if not params["weight_decay"]:

@@ -330,6 +330,41 @@ def test_interrupted_fit_leaves_the_estimator_as_it_was(clf, colour):
     assert vars(clf) == before
 
 
+def test_a_learning_rate_that_is_constant_is_a_callback_s_to_change(colour):
+    from skorch.callbacks import LRScheduler
+
+    scheduler = LRScheduler("StepLR", step_size=1, gamma=0.1)
+    params = {**SMALL, "max_epochs": 3, "lr_schedule": "constant", "weight_decay": 0}
+    clf = GCMClassifier(**params, callbacks=[scheduler]).fit(*colour)
+    assert clf.net_.optimizer_.param_groups[0]["lr"] == pytest.approx(0.05 * 0.1**3)
+
+
+def test_class_weight_means_the_same_in_a_batch_of_one():
+    X, y = draw(40, 4, 4, 1)
+    y, shares = (y > 0).astype(int), []
+    X[:] = 128
+    for weight in ({0: 1, 1: 50}, {0: 50, 1: 1}):
+        clf = GCMClassifier(**{**SMALL, "batch_size": 1}, class_weight=weight).fit(X, y)
+        shares.append(clf.predict_proba(X)[:, 1].mean())
+    assert shares[0] > shares[1]
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"value_range": (0, 300)}, r"value_range=\(0.0, 300.0\), but training goes on from a fit with \(0.0, 255.0\)"),
+        ({"n_classes": 5}, "n_classes=5, but training goes on from a fit with 3"),
+        ({"image_shape": (12, 10, 3)}, "image_shape="),
+        ({"channels_first": True}, "channels_first=True"),
+    ],
+)
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_training_does_not_go_on_under_other_premises(colour, params, message, method):
+    clf = GCMClassifier(**SMALL, warm_start=True).fit(*colour)
+    with pytest.raises(ValueError, match=message):
+        getattr(clf.set_params(**params), method)(*colour)
+
+
 # ---- bad input ---------------------------------------------------------------------------------------------------
 
 BAD_PARAMS = {
@@ -437,6 +472,14 @@ def test_images_unlike_those_of_the_fit_are_described(clf, colour, change, messa
         ({}, np.linspace(0, 1, 96), "continuous"),
         ({"image_shape": (12, 10, 3)}, np.arange(96) % 3, r"image_shape says"),
         ({"value_range": (0, 1)}, np.arange(96) % 3, r"far outside value_range \(0, 1\)"),
+        ({"early_stopping": True}, np.arange(96) // 95, "early_stopping=True holds out validation_fraction=0.1"),
+        ({"class_weight": {0: "much"}}, np.arange(96) % 3, "class_weight=.*numbers"),
+        ({"class_weight": {0: -1}}, np.arange(96) % 3, "class_weight=.*0 or more"),
+        ({"augment": lambda images: images[1:]}, np.arange(96) % 3, "augment returned"),
+        ({"augment": lambda images: images / 255}, np.arange(96) % 3, r"augment returned .* torch.float32; expected"),
+        ({"optimizer": int}, np.arange(96) % 3, "optimizer="),
+        ({"device": "meta"}, np.arange(96) % 3, "device='meta' is not supported"),
+        ({"net_params": {"iterator_train__shuffle": False}}, np.arange(96) % 3, "net_params has"),
     ],
 )
 def test_data_and_parameters_that_do_not_fit_together(clf, colour, params, y, message):
@@ -448,6 +491,15 @@ def test_data_and_parameters_that_do_not_fit_together(clf, colour, params, y, me
     finally:
         clf.set_params(**good)
     assert vars(clf) == before
+
+
+def test_a_single_grey_image_is_told_from_rows():
+    X, y = draw(30, 8, 8, 1)
+    clf = GCMClassifier(**SMALL).fit(X, y)
+    with pytest.raises(ValueError, match=r"X\[None\]"):
+        clf.predict(X[0, ..., 0])
+    with pytest.raises(ValueError, match=r"X\[None\]"):
+        clf.explain(np.zeros((40, 50, 3), np.uint8), any_size=True)
 
 
 def test_unknown_label_to_explain_is_named(clf, colour):

@@ -61,6 +61,18 @@ def test_inference_is_float32_whatever_the_user_has_set(network):
     np.testing.assert_array_equal(scores, expected)
 
 
+def test_flags_that_followed_the_global_one_still_do(network):
+    found = torch.backends.fp32_precision
+    try:
+        torch.backends.fp32_precision = "tf32"
+        inference.scores(network, FORMAT, _rows(3))
+        torch.backends.fp32_precision = "ieee"
+        assert torch.backends.cudnn.conv.fp32_precision != "tf32"
+        assert torch.backends.mkldnn.conv.fp32_precision != "tf32"
+    finally:
+        torch.backends.fp32_precision = found
+
+
 def test_flags_survive_nested_use_by_threads():
     backend = torch.backends.mkldnn.conv
     found = backend.fp32_precision

@@ -14,6 +14,7 @@ PETS = np.array(["cat", "dog", "eel"])
         ([True, False], None, [False, True]),
         ([0, 2], 4, [0, 1, 2, 3]),
         ([3, 7], 2, [3, 7]),
+        (np.array([0, 1], np.int8), 200, list(range(200))),
     ],
 )
 def test_find(y, n_classes, expected):
@@ -72,6 +73,9 @@ def test_choose(wanted, classes, expected):
         ([0], "classes has the label 0"),
         ([], "classes of shape"),
         ([["cat"]], "classes of shape"),
+        ([["cat"], ["cat", "dog"]], "as many classes for each image"),
+        ([{}], "classes has the label"),
+        (True, "no sequence of labels"),
         (np.zeros((2, 1, 1)), "classes of shape"),
     ],
 )

@@ -71,6 +71,15 @@ def test_shift_moves_images_whole_and_leaves_zeros(flip):
     assert len({dx for _, _, dx in seen}) == 3
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.int64, torch.float32, torch.bool])
+def test_vacated_pixels_get_what_means_black(dtype):
+    images = torch.ones(200, 1, 8, 8).to(dtype)
+    low = 0 if dtype in (torch.bool, torch.uint16) else 7
+    moved = shift(images, _generator(), fill=low)
+    assert moved.dtype == dtype
+    assert set(moved.float().unique().tolist()) == {1.0, float(low)}
+
+
 def test_a_lone_row_of_pixels_cannot_move_up():
     images = torch.arange(1, 10).view(1, 1, 1, 9)
     assert shift(images, _generator()).shape == (1, 1, 1, 9)
