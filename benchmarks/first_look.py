@@ -36,21 +36,20 @@ def digits(seeds=(0, 1, 2)):
     return {"accuracies": accuracies, "mean": np.mean(accuracies), "slowest_fit_s": max(seconds)}
 
 
-def cifar10(path, n=10_000, epochs=20):
+def cifar10(path, n, epochs):
     with np.load(path) as arrays:
         X, y, X_test, y_test = (arrays[name] for name in ("X_train", "y_train", "X_test", "y_test"))
+    y, y_test = NAMES[y], NAMES[y_test]
     clf = GCMClassifier(max_epochs=epochs, augment="shift+flip", random_state=0)
     start = time.perf_counter()
-    clf.fit(X[:n], NAMES[y[:n]])
+    clf.fit(X[:n], y[:n])
     seconds = time.perf_counter() - start
-    shown = [int(np.flatnonzero(y_test == label)[0]) for label in (8, 6, 7, 0)]  # the first of four classes, unpicked
-    display = ContributionDisplay.from_estimator(clf, X_test[shown], NAMES[y_test[shown]], classes="top-2")
-    (ROOT / "docs").mkdir(exist_ok=True)
-    display.figure_.savefig(ROOT / "docs" / "cifar10.png", dpi=100)
     evidence = clf.explain(X_test[:1000], "all")
     error = np.abs(evidence.ccm.mean(axis=(2, 3, 4)) - evidence.scores).max() / np.abs(evidence.scores).max()
-    accuracy = clf.score(X_test, NAMES[y_test])
-    return {"images": n, "epochs": epochs, "accuracy": accuracy, "fit_s": seconds, "additivity_error": error}
+    shown = [int(np.flatnonzero(y_test == name)[0]) for name in ("ship", "frog", "horse", "airplane")]  # unpicked
+    display = ContributionDisplay.from_estimator(clf, X_test[shown], y_test[shown], classes="top-2")
+    accuracy = clf.score(X_test, y_test)
+    return {"images": n, "epochs": epochs, "accuracy": accuracy, "fit_s": seconds, "additivity_error": error}, display
 
 
 def main(path):
@@ -59,14 +58,18 @@ def main(path):
     if torch.cuda.is_available():
         machine = torch.cuda.get_device_name()
     packages = ("torch", "scikit-learn", "skorch", "numpy")
+    few, _ = cifar10(path, 10_000, 20)
+    all_, display = cifar10(path, 50_000, 10)
+    (ROOT / "docs").mkdir(exist_ok=True)
+    display.figure_.savefig(ROOT / "docs" / "cifar10.png", dpi=100)
     result = {
         "command": f"python benchmarks/first_look.py {Path(path).name}",
         "machine": machine,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
         "digits": digits(),
-        "cifar10": cifar10(path),
+        "cifar10": [few, all_],
     }
-    small, colour = result["digits"], result["cifar10"]
+    small = result["digits"]
     lines = [
         "# First look",
         "",
@@ -77,12 +80,15 @@ def main(path):
         f"| digits, a third held out, default parameters: accuracy, mean of 3 seeds | {small['mean']:.4f} |",
         f"| the three | {', '.join(f'{a:.4f}' for a in small['accuracies'])} |",
         f"| slowest of the three fits, s | {small['slowest_fit_s']:.1f} |",
-        f"| CIFAR-10, first {colour['images']:,} training images, {colour['epochs']} epochs, shifts and flips: "
-        f"accuracy on the 10,000 test images, one seed | {colour['accuracy']:.4f} |",
-        f"| fit, s | {colour['fit_s']:.0f} |",
-        "| largest difference of a map's mean from its score, of the largest score, 1,000 test images, 10 classes | "
-        f"{colour['additivity_error']:.1e} |",
     ]
+    for run in result["cifar10"]:
+        lines += [
+            f"| CIFAR-10, first {run['images']:,} training images, {run['epochs']} epochs, shifts and flips: accuracy "
+            f"on the 10,000 test images, one seed | {run['accuracy']:.4f} |",
+            f"| its fit, s | {run['fit_s']:.0f} |",
+            "| its largest difference of a map's mean from its score, as a part of the largest score; 1,000 images, "
+            f"10 classes | {run['additivity_error']:.1e} |",
+        ]
     folder = ROOT / "benchmarks" / "results"
     folder.mkdir(exist_ok=True)
     (folder / "first-look.md").write_text("\n".join(lines) + "\n")

@@ -78,8 +78,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     n_iter_no_change : int, default=10
         Patience of `early_stopping`, in epochs.
     class_weight : dict or "balanced", default=None
-        Weights of the classes in the loss, label to number, 1 where none is given; "balanced": inverse to their
-        frequency. They are scaled so that the mean over the training images is 1.
+        What an image's loss is multiplied by, label to number, 1 where none is given; "balanced": inverse to the
+        frequency of the class.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Arithmetic of the convolutions in training. "auto": bfloat16 where the processor has it. Weights, scores and
         loss, and all of prediction, are float32.
@@ -373,9 +373,9 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
                 weights[positions] = list(self.class_weight.values())
             except (TypeError, ValueError) as error:
                 raise ValueError(f"class_weight={self.class_weight!r} must have numbers as weights.") from error
-            if not (np.isfinite(weights).all() and (weights >= 0).all() and weights[y].any()):
-                raise ValueError(f"class_weight={self.class_weight!r} must have finite weights, 0 or more, not all 0.")
-        return (weights / weights[y].mean()).astype(np.float32)
+            if not (np.isfinite(weights).all() and (weights >= 0).all()):
+                raise ValueError(f"class_weight={self.class_weight!r} must have finite weights, 0 or more.")
+        return weights.astype(np.float32)
 
     def _train(self, net, rows, y):
         net.partial_fit(rows, y)

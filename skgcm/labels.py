@@ -17,9 +17,8 @@ def find(labels, n_classes=None, name="y"):
         integers = classes.dtype.kind in "iu" and classes.min() >= 0 and classes.max() < n_classes
         if n_classes < len(classes) or not integers:
             raise ValueError(
-                f"n_classes={n_classes}, but {name} has {len(classes)} classes: {_some(classes)}. n_classes may "
-                "exceed the number of classes only when all labels are integers from 0 to n_classes - 1; otherwise leave "
-                "it out."
+                f"n_classes={n_classes}, but {name} has {len(classes)} classes: {_some(classes)}. More classes than "
+                "labels there can be only where all labels are integers from 0 to n_classes - 1; else leave it out."
             )
         classes = np.arange(n_classes)
     if len(classes) < 2:

@@ -1,8 +1,7 @@
-"""The skorch net that :class:`skgcm.GCMClassifier` composes: batches, augmentation, schedule, precision, seeding."""
+"""The skorch net that :class:`skgcm.GCMClassifier` composes: steps, schedule, precision, seeding."""
 
 import copy
 import math
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -11,10 +10,10 @@ from skorch import NeuralNetClassifier
 from skorch.callbacks import EarlyStopping, EpochTimer, PrintLog
 from skorch.dataset import ValidSplit
 from skorch.utils import noop
-from torch.utils.data import Subset
 from tqdm import tqdm
 
 from skgcm.augmentation import augmented
+from skgcm.batches import Batches
 from skgcm.network import GCM
 
 NETWORK_PARAMS = ("encoder_width", "decoder_width", "n_stages", "shared_decoder", "clip_negative", "upsampling")
@@ -66,40 +65,6 @@ def draw_seed(random_state):
     if random_state is None:
         return np.random.SeedSequence().entropy % 2**31
     return int(check_random_state(random_state).randint(2**31))
-
-
-class Batches:
-    """Whole batches of a skorch data set: each is one slice of one array, never a list of samples.
-
-    Yields ``(rows, labels)``, tensors (B, R * C * D) in the dtype of the data and int64 (B,). Shuffled when there is a
-    generator. A last batch of one has no batch statistics and joins the batch before it.
-    """
-
-    def __init__(self, dataset, batch_size, generator=None):
-        self.indices = None
-        if isinstance(dataset, Subset):
-            dataset, self.indices = dataset.dataset, np.asarray(dataset.indices)
-        self.X, self.y = dataset.X, dataset.y
-        self.n = len(self.X) if self.indices is None else len(self.indices)
-        self.generator = generator
-        starts = list(range(0, self.n, batch_size))
-        if generator is not None and self.n > batch_size > 1 and self.n % batch_size == 1:
-            starts.pop()
-        self.bounds = [*starts, self.n]
-
-    def __len__(self):
-        return len(self.bounds) - 1
-
-    def __iter__(self):
-        order = np.arange(self.n)
-        if self.generator is not None:
-            order = torch.randperm(self.n, generator=self.generator).numpy()
-        if self.indices is not None:
-            order = self.indices[order]
-        for start, stop in pairwise(self.bounds):
-            chosen = order[start:stop]
-            labels = torch.zeros(len(chosen), dtype=torch.long) if self.y is None else torch.from_numpy(self.y[chosen])
-            yield torch.from_numpy(self.X[chosen]), labels
 
 
 class GCMNet(NeuralNetClassifier):
