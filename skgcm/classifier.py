@@ -64,7 +64,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     lr_schedule : {"one-cycle", "constant"}, default="one-cycle"
         "one-cycle" rises linearly for a quarter of `max_epochs` and falls along a cosine to 0. "constant" leaves the
         learning rate alone, for a callback (skorch's LRScheduler) to change.
-    weight_decay : float, default=5e-4
+    weight_decay : float, default=2e-3
         Handed to the optimizer unless 0.
     max_epochs : int, default=30
         Passes over the training images.
@@ -199,7 +199,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         optimizer="sgd",
         lr=0.05,
         lr_schedule="one-cycle",
-        weight_decay=5e-4,
+        weight_decay=2e-3,
         max_epochs=30,
         batch_size=64,
         early_stopping=False,
