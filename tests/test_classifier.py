@@ -216,7 +216,7 @@ def test_early_stopping_restores_the_best_weights(colour):
 
 def test_partial_fit_learns_epoch_by_epoch(colour):
     X, y = colour
-    clf = GCMClassifier(**SMALL)
+    clf = GCMClassifier(**{**SMALL, "decoder_width": 16})
     with pytest.raises(ValueError, match="classes must be passed on the first call to partial_fit"):
         clf.partial_fit(X, y)
     clf.partial_fit(X[:1], y[:1], classes=[0, 1, 2])
@@ -295,7 +295,7 @@ def test_callbacks_and_net_params_reach_the_net(colour):
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw", torch.optim.RMSprop], ids=str)
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_optimizers_and_precisions_learn(colour, optimizer, precision):
-    params = {**SMALL, "max_epochs": 30, "lr": 0.05 if optimizer == "sgd" else 0.003}
+    params = {**SMALL, "decoder_width": 16, "max_epochs": 20, "lr": 0.05 if optimizer == "sgd" else 0.003}
     clf = GCMClassifier(**params, optimizer=optimizer, precision=precision).fit(*colour)
     assert clf.score(*colour) > 0.9
     assert {p.dtype for p in clf.net_.network.parameters()} == {torch.float32}
