@@ -1,6 +1,6 @@
 """What fit, predict and explain cost, against hand-written PyTorch, stock skorch and Captum.
 
-    python benchmarks/speed.py            # all of it, a quarter of an hour on two cores
+    python benchmarks/speed.py            # all of it, about four minutes on two cores
     python benchmarks/speed.py --only fit
 
 Every ratio is taken in one run, the things compared in turn, and printed as median and range. Images are random: time

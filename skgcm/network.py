@@ -129,7 +129,7 @@ class ContributionHead(nn.Module):
             return torch.bmm(cwm.flatten(2), grey.flatten(1)[:, :, None])[:, :, 0] / grey[0].numel()
         # Layer 15 and the average are both linear, so they can change places: average the features' nine shifts
         # against the image first, T (B, 9, K), and no N x R x C tensor exists. The tap (dy, dx) reads the features
-        # (dy - 1, dx - 1) further on, which is the image that far back. (F.unfold would do, ten times slower.)
+        # (dy - 1, dx - 1) further on, which is the image that far back. (F.unfold would do, but several times slower.)
         n_rows, n_columns = grey.shape[1:]
         padded = F.pad(grey, (1, 1, 1, 1))
         shifts = torch.stack(
