@@ -138,8 +138,10 @@ def row(figure, reach, found):
     return {"figure": figure, "reach": reach, **found}
 
 
-def throughput(times, name, n):
-    return n / statistics.median(wall for wall, _ in times[name])
+def throughputs(times, n):
+    """Images a second of each function, as text."""
+    rates = {name: n / statistics.median(wall for wall, _ in pairs) for name, pairs in times.items()}
+    return ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items())
 
 
 def bench_fit(rounds=5):
@@ -149,7 +151,7 @@ def bench_fit(rounds=5):
         for name, f in (("ours", our_fit), ("a", plain_fit), ("b", best_fit), ("c", skorch_fit))
     }
     times = in_turn(functions, rounds)
-    rates = ", ".join(f"{name} {throughput(times, name, len(X)):,.0f}" for name in functions)
+    rates = throughputs(times, len(X))
     return [
         row(f"fit, over plain loop (a) [images/s: {rates}]", ">= 2.5", ratio(times, "ours", "a")),
         row("fit, over stock skorch (c)", ">= 2.5", ratio(times, "ours", "c")),
@@ -167,7 +169,7 @@ def bench_predict(rounds=9):
         "explain": lambda: clf.explain(X, classes="all"),
     }
     times = in_turn(functions, rounds)
-    rates = ", ".join(f"{name} {throughput(times, name, len(X)):,.0f}" for name in functions)
+    rates = throughputs(times, len(X))
     return [
         row(f"predict, over plain loop (a) [images/s: {rates}]", ">= 1.3", ratio(times, "ours", "a")),
         row("predict, over best loop (b)", ">= 0.95", ratio(times, "ours", "b")),

@@ -150,7 +150,8 @@ class GCMNet(NeuralNetClassifier):
         train, valid = self.get_split_datasets(X, y)
         datasets = {"dataset_train": train, "dataset_valid": valid}
         batches = self.get_iterator(train, training=True)
-        peaks = [group["lr"] for group in self.optimizer_.param_groups]
+        scheduled = self.optimizer_.param_groups if self.lr_schedule == "one-cycle" else []
+        peaks = [group["lr"] for group in scheduled]
         with tqdm(total=epochs * len(batches), unit="batch", disable=self.verbose != 1) as progress:
             for epoch in range(epochs):
                 self.notify("on_epoch_begin", **datasets)
@@ -158,7 +159,7 @@ class GCMNet(NeuralNetClassifier):
                 state = np.random.SeedSequence([self.seed, len(self.history)]).generate_state(1)
                 self.generator_.manual_seed(int(state[0]))
                 rates = self._learning_rates(peaks, epoch, epochs, len(batches))
-                losses = {"train_loss": self._train_epoch(batches, rates, progress)}
+                losses = {"train_loss": self._train_epoch(batches, scheduled, rates, progress)}
                 if valid is not None:
                     losses["valid_loss"] = self._validate(self.get_iterator(valid))
                 self._record(losses)
@@ -167,22 +168,21 @@ class GCMNet(NeuralNetClassifier):
                     self.notify("on_epoch_end", **datasets)
                 except KeyboardInterrupt:  # how a skorch callback ends training
                     break
-        if self.lr_schedule == "one-cycle":
-            for group, peak in zip(self.optimizer_.param_groups, peaks, strict=True):
-                group["lr"] = peak
+        for group, peak in zip(scheduled, peaks, strict=True):
+            group["lr"] = peak
         return self
 
     def _learning_rates(self, peaks, epoch, epochs, steps):
-        """The learning rates of each parameter group, step by step of an epoch; none where they are left alone."""
+        """The learning rates of the scheduled parameter groups, step by step of an epoch."""
         for step in range(steps):
             factor = learning_rate_factor((epoch + (step + 0.5) / steps) / epochs)
-            yield [peak * factor for peak in peaks if self.lr_schedule == "one-cycle"]
+            yield [peak * factor for peak in peaks]
 
-    def _train_epoch(self, batches, rates, progress):
+    def _train_epoch(self, batches, scheduled, rates, progress):
         """Mean loss of one pass. The losses stay on the device until the end: the host waits once an epoch."""
         losses, sizes = [], []
         for batch, step_rates in zip(batches, rates, strict=True):
-            for group, rate in zip(self.optimizer_.param_groups, step_rates, strict=False):
+            for group, rate in zip(scheduled, step_rates, strict=True):
                 group["lr"] = rate
             self.notify("on_batch_begin", batch=batch, training=True)
             step = self.train_step(batch)
@@ -268,7 +268,7 @@ def build_net(params, image_format, n_classes, class_weights):
     further = params["net_params"] or {}
     taken = sorted(own.keys() & further.keys() | {name for name in further if name.startswith("iterator")})
     if taken:
-        raise ValueError(f"net_params has {taken}, which GCMClassifier sets from its own parameters: use those.")
+        raise ValueError(f"net_params has {taken}, which GCMClassifier sets itself: use its own parameters.")
     if not params["weight_decay"]:
         del own["optimizer__weight_decay"]
     return GCMNet(**{"criterion": torch.nn.CrossEntropyLoss, **optimizer_params, **own, **further})
