@@ -1,34 +1,35 @@
 """What fit, predict and explain cost, against hand-written PyTorch, stock skorch and Captum.
 
-    python benchmarks/speed.py            # all of it, about four minutes on two cores
+    python benchmarks/speed.py            # all of it, about six minutes on two cores
     python benchmarks/speed.py --only fit
 
-Every ratio is taken in one run, the things compared in turn, and printed as median and range. Images are random: time
-does not depend on what they show. Writes benchmarks/results/speed-cpu.md and .json. Needs the extra `bench` (Captum).
+Every ratio is taken in one run: the things compared run in turn, each in a process of its own, and the ratios of the
+rounds are printed as median and range. Images are random: time does not depend on what they show. Writes
+benchmarks/results/speed-cpu.md and .json (speed-cuda where there is a GPU) and docs/speed.png. Needs the extra `bench`.
 """
 
 import argparse
-import json
-import platform
 import statistics
 import subprocess
 import sys
-import time
 import warnings
-from importlib.metadata import version
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from _common import in_turn, machine, origin, ratio, seconds, versions, write
 from torch import nn
 
 from skgcm import GCMClassifier
-from skgcm.network import GCM
+from skgcm.network import GCM, ConvBlock, NearestUp
 
-RESULTS = Path(__file__).parent / "results"
-BATCH = 64
+CUDA = torch.cuda.is_available()
+DEVICE = "cuda" if CUDA else "cpu"
+BATCH = 512 if CUDA else 64
+TRAIN, PREDICT = (50_000, 50_000) if CUDA else (2560, 5120)
 
 
 def draw(n, side=32, n_classes=10):
@@ -38,11 +39,22 @@ def draw(n, side=32, n_classes=10):
 
 
 class Plain(GCM):
-    """The network in PyTorch's default memory format, as it is when nobody thinks of it."""
+    """The network layer by layer and in PyTorch's default memory format, as it is when nobody thinks of speed."""
+
+    def __init__(self, n_classes):
+        super().__init__(n_classes)
+        for module in self.modules():
+            if isinstance(module, NearestUp):
+                module.__class__ = PlainUp
 
     def features(self, images):
         codes, sizes = self.encoder(images.contiguous())
         return self.decoder(codes, sizes).to(images.dtype)
+
+
+class PlainUp(ConvBlock):
+    def forward(self, x, size):
+        return super().forward(F.interpolate(x, size=size, mode="nearest"))
 
 
 class Direct(Plain):
@@ -58,28 +70,28 @@ def sgd(network, **options):
 
 def plain_fit(X, y):
     """(a): DataLoader over a TensorDataset, float32, maps built, no tricks."""
-    network = Direct(10)
+    network = Direct(10).to(DEVICE)
     images = torch.from_numpy(X).permute(0, 3, 1, 2).float() / 255
     data = torch.utils.data.TensorDataset(images, torch.from_numpy(y))
     optimizer = sgd(network)
     for xb, yb in torch.utils.data.DataLoader(data, BATCH, shuffle=True):
         optimizer.zero_grad()
-        F.cross_entropy(network(xb), yb).backward()
+        F.cross_entropy(network(xb.to(DEVICE)), yb.to(DEVICE)).backward()
         optimizer.step()
     return network.eval()
 
 
 def best_fit(X, y):
     """(b): bfloat16, channels last, contracted score, fused optimizer, whole batches sliced from uint8."""
-    network = GCM(10).to(memory_format=torch.channels_last)
-    optimizer, order = sgd(network, fused=True), np.random.default_rng(0).permutation(len(X))
-    for start in range(0, len(X), BATCH):
-        chosen = order[start : start + BATCH]
-        xb = torch.from_numpy(X[chosen]).permute(0, 3, 1, 2).float() / 255
+    network = GCM(10).to(DEVICE, memory_format=torch.channels_last)
+    optimizer, order = sgd(network, fused=True), torch.randperm(len(X)).to(DEVICE)
+    images, labels = torch.from_numpy(X).to(DEVICE), torch.from_numpy(y).to(DEVICE)
+    for chosen in order.split(BATCH):
+        xb = images[chosen].permute(0, 3, 1, 2).float() / 255
         optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(DEVICE, torch.bfloat16):
             scores = network(xb)
-        F.cross_entropy(scores, torch.from_numpy(y[chosen])).backward()
+        F.cross_entropy(scores, labels[chosen]).backward()
         optimizer.step()
     return network.eval()
 
@@ -91,47 +103,61 @@ def skorch_fit(X, y):
     net = NeuralNetClassifier(
         Plain, module__n_classes=10, criterion=nn.CrossEntropyLoss, optimizer__momentum=0.9, optimizer__nesterov=True,
         lr=0.05, max_epochs=1, batch_size=BATCH, train_split=None, verbose=0, iterator_train__shuffle=True,
+        device=DEVICE,
     )  # fmt: skip
     return net.fit(X.transpose(0, 3, 1, 2).astype(np.float32) / 255, y)
 
 
 def our_fit(X, y):
-    return GCMClassifier(max_epochs=1, batch_size=BATCH, random_state=0, device="cpu").fit(X, y)
+    return GCMClassifier(max_epochs=1, batch_size=BATCH, random_state=0, device=DEVICE).fit(X, y)
 
 
 @torch.inference_mode()
 def plain_predict(network, X):
     images = torch.from_numpy(X).permute(0, 3, 1, 2).float() / 255
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(images), BATCH)
-    return torch.cat([network(xb).argmax(1) for (xb,) in loader]).numpy()
+    return torch.cat([network(xb.to(DEVICE)).argmax(1) for (xb,) in loader]).cpu().numpy()
 
 
 @torch.inference_mode()
 def best_predict(network, X):
     folded = network.folded().to(memory_format=torch.channels_last)
-    parts = [torch.from_numpy(X[i : i + BATCH]).permute(0, 3, 1, 2).float() / 255 for i in range(0, len(X), BATCH)]
-    return torch.cat([folded(part).argmax(1) for part in parts]).numpy()
+    parts = torch.from_numpy(X).split(BATCH)
+    return torch.cat([folded(part.to(DEVICE).permute(0, 3, 1, 2).float() / 255).argmax(1) for part in parts]).cpu()
 
 
-def in_turn(functions, rounds):
-    """{name: [(wall, cpu), ...]}; a round not counted, then `rounds` in turn."""
-    times = {name: [] for name in functions}
-    for i in range(rounds + 1):
-        for name, function in functions.items():
-            wall, cpu = time.perf_counter(), time.process_time()
-            function()
-            if i:
-                times[name].append((time.perf_counter() - wall, time.process_time() - cpu))
-    return times
+# Makers of what a process then runs again and again.
 
 
-def ratio(times, one, other):
-    """Median, smallest and largest of other / one, round by round: how many times faster `one` is."""
-    found = {}
-    for i, clock in enumerate(("wall", "cpu")):
-        ratios = [b[i] / a[i] for a, b in zip(times[one], times[other], strict=True)]
-        found[clock] = [statistics.median(ratios), min(ratios), max(ratios)]
-    return found
+def fitting(fit):
+    X, y = draw(TRAIN)
+    return lambda: fit(X, y)
+
+
+def predicting(fit, predict):
+    X, y = draw(PREDICT)
+    fitted = fit(X[:640], y[:640])
+    return lambda: predict(fitted, X)
+
+
+def stepping(kind, n_classes, repeats):
+    step = training_step(kind, n_classes)
+    return lambda: [step() for _ in range(repeats)]
+
+
+def explaining(method):
+    X, y = draw(640)
+    X, y = X[:128], y[:128]
+    if method == "ours":
+        clf = our_fit(X, y)
+        return lambda: clf.explain(X, classes="all")
+    from captum.attr import GuidedBackprop, LayerGradCam
+
+    cnn = CNN().eval().to(DEVICE)
+    images = (torch.from_numpy(X).to(DEVICE).permute(0, 3, 1, 2).float() / 255).requires_grad_()
+    captum = LayerGradCam(cnn, cnn[-4]) if method == "cam" else GuidedBackprop(cnn)
+    warnings.simplefilter("ignore")  # Captum's, about its hooks
+    return lambda: [captum.attribute(images, target=j) for j in range(10)]
 
 
 def row(figure, reach, found):
@@ -140,36 +166,40 @@ def row(figure, reach, found):
 
 def throughputs(times, n):
     """Images a second of each function, as text."""
-    rates = {name: n / statistics.median(wall for wall, _ in pairs) for name, pairs in times.items()}
-    return ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items())
+    return ", ".join(f"{name} {n / seconds(pairs):,.0f}" for name, pairs in times.items())
 
 
-def bench_fit(rounds=5):
-    X, y = draw(2560)
-    functions = {
-        name: lambda f=f: f(X, y)
-        for name, f in (("ours", our_fit), ("a", plain_fit), ("b", best_fit), ("c", skorch_fit))
-    }
-    times = in_turn(functions, rounds)
-    rates = throughputs(times, len(X))
-    return [
-        row(f"fit, over plain loop (a) [images/s: {rates}]", ">= 2.5", ratio(times, "ours", "a")),
+def bench_fit(rounds=9):
+    fits = {"ours": our_fit, "a": plain_fit, "b": best_fit, "c": skorch_fit}
+    times = in_turn({name: partial(fitting, fit) for name, fit in fits.items()}, rounds)
+    rows = [
+        row(f"fit, over plain loop (a) [images/s: {throughputs(times, TRAIN)}]", ">= 2.5", ratio(times, "ours", "a")),
         row("fit, over stock skorch (c)", ">= 2.5", ratio(times, "ours", "c")),
         row("fit, over best loop (b)", ">= 0.95", ratio(times, "ours", "b")),
     ]
+    if CUDA:
+        rows.append(row("an epoch of 50,000 images, s", "<= 0.25", spread("s", times["ours"])))
+    return rows
+
+
+def spread(unit, times, scale=1):
+    found = [wall * scale for wall, _ in times]
+    return {unit: [statistics.median(found), min(found), max(found)]}
+
+
+def explain_all(clf, X):
+    return clf.explain(X, classes="all")
 
 
 def bench_predict(rounds=9):
-    X, y = draw(5120)
-    clf, plain, best = our_fit(X[:640], y[:640]), plain_fit(X[:640], y[:640]), best_fit(X[:640], y[:640])
-    functions = {
-        "ours": lambda: clf.predict(X),
-        "a": lambda: plain_predict(plain, X),
-        "b": lambda: best_predict(best, X),
-        "explain": lambda: clf.explain(X, classes="all"),
+    makers = {
+        "ours": partial(predicting, our_fit, GCMClassifier.predict),
+        "a": partial(predicting, plain_fit, plain_predict),
+        "b": partial(predicting, best_fit, best_predict),
+        "explain": partial(predicting, our_fit, explain_all),
     }
-    times = in_turn(functions, rounds)
-    rates = throughputs(times, len(X))
+    times = in_turn(makers, rounds)
+    rates = throughputs(times, PREDICT)
     return [
         row(f"predict, over plain loop (a) [images/s: {rates}]", ">= 1.3", ratio(times, "ours", "a")),
         row("predict, over best loop (b)", ">= 0.95", ratio(times, "ours", "b")),
@@ -177,27 +207,28 @@ def bench_predict(rounds=9):
     ]
 
 
-def step(network, n_classes):
-    images = torch.rand(BATCH, 3, 32, 32).contiguous(memory_format=torch.channels_last)
-    labels, optimizer = torch.arange(BATCH) % n_classes, sgd(network, fused=True)
+def training_step(kind, n_classes):
+    network = kind(n_classes).to(DEVICE, memory_format=torch.channels_last)
+    images = torch.rand(BATCH, 3, 32, 32, device=DEVICE).contiguous(memory_format=torch.channels_last)
+    labels, optimizer = torch.arange(BATCH, device=DEVICE) % n_classes, sgd(network, fused=True)
 
-    def run():
+    def step():
         optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(DEVICE, torch.bfloat16):
             scores = network(images)
         F.cross_entropy(scores, labels).backward()
         optimizer.step()
 
-    return run
+    return step
 
 
 def growth_of_peak(function):
-    """How far resident memory rises, at its highest, above what it is now, MB."""
-
-    def status(field):
-        with open("/proc/self/status") as file:
-            return next(int(line.split()[1]) / 1024 for line in file if line.startswith(field))
-
+    """How far memory rises, at its highest, above what it is now, MB: resident, or the GPU's."""
+    if CUDA:
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        function()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")  # forget the peak so far
     before = status("VmRSS")
@@ -205,26 +236,31 @@ def growth_of_peak(function):
     return status("VmHWM") - before
 
 
-def peak_of_steps(kind, n_classes):
-    """Memory of a first training step, MB, in a process of its own."""
-    code = f"from speed import *; print(growth_of_peak(step({kind}({n_classes}), {n_classes})))"
-    command = [sys.executable, "-c", code]
-    out = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
-    return float(out.stdout)
+def status(field):
+    """A line of this process's status, MB."""
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) / 1024 for line in file if line.startswith(field))
 
 
-def bench_classes(rounds=15):
-    functions = {f"{kind.__name__} {n}": step(kind(n), n) for kind in (GCM, Direct) for n in (10, 1000)}
-    direct = functions.pop("Direct 1000")  # takes seconds: fewer rounds
-    times = in_turn(functions, rounds)
-    times["Direct 1000"] = in_turn({"d": direct}, 2)["d"]
-    times["Direct 10"] = times["Direct 10"][:2]
+def in_process(code):
+    """What a piece of this module prints in a process of its own, a number."""
+    command = [sys.executable, "-c", f"from speed import *\nprint({code})"]
+    return float(subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True).stdout)
+
+
+def bench_classes(rounds=9):
+    makers = {f"{k.__name__} {n}": partial(stepping, k, n, 10) for k in (GCM, Direct) for n in (10, 1000)}
+    makers["Direct 1000"] = partial(stepping, Direct, 1000, 1)  # takes seconds
+    times = in_turn(makers, rounds)
+    times["Direct 1000"] = [(10 * wall, 10 * cpu) for wall, cpu in times["Direct 1000"]]
     rows = [
         row("training step, time at 1000 classes over 10", "<= 1.2", ratio(times, "GCM 10", "GCM 1000")),
         row("the same, direct form", "", ratio(times, "Direct 10", "Direct 1000")),
     ]
     for kind, reach in (("GCM", "<= 1.2"), ("Direct", "")):
-        few, many = ([peak_of_steps(kind, n) for _ in range(3)] for n in (10, 1000))
+        few, many = (
+            [in_process(f"growth_of_peak(training_step({kind}, {n}))") for _ in range(3)] for n in (10, 1000)
+        )
         ratios = [b / a for a, b in zip(few, many, strict=True)]
         figure = f"training step, growth of peak memory at 1000 over 10, {kind} [MB: {many[0]:.0f}, {few[0]:.0f}]"
         rows.append(row(figure, reach, {"memory": [statistics.median(ratios), min(ratios), max(ratios)]}))
@@ -242,56 +278,78 @@ class CNN(nn.Sequential):
         super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
 
 
-def bench_captum(rounds=5):
-    from captum.attr import GuidedBackprop, LayerGradCam
-
-    X, y = draw(640)
-    clf, cnn = our_fit(X, y), CNN().eval()
-    images = torch.from_numpy(X[:128]).permute(0, 3, 1, 2).float() / 255
-    images.requires_grad_()
-    cam, guided = LayerGradCam(cnn, cnn[-4]), GuidedBackprop(cnn)
-    functions = {
-        "ours": lambda: clf.explain(X[:128], classes="all"),
-        "cam": lambda: [cam.attribute(images, target=j) for j in range(10)],
-        "guided": lambda: [guided.attribute(images, target=j) for j in range(10)],
-    }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Captum's, about its hooks
-        times = in_turn(functions, rounds)
-    n = sum(p.numel() for p in cnn.parameters())
+def bench_captum(rounds=9):
+    times = in_turn({method: partial(explaining, method) for method in ("ours", "cam", "guided")}, rounds)
+    n = sum(p.numel() for p in CNN().parameters())
     return [
         row(f"maps of 10 classes, over Captum's LayerGradCam [CNN of {n:,}]", ">= 10", ratio(times, "ours", "cam")),
         row("maps of 10 classes, over Captum's GuidedBackprop", ">= 20", ratio(times, "ours", "guided")),
     ]
 
 
-def bench_memory():
+def growth_of_predict_proba():
     X, y = draw(50_000)
     clf = our_fit(X[:640], y[:640])
-    growth = growth_of_peak(lambda: clf.predict_proba(X))
-    return [row("growth of peak memory, predict_proba on 50,000 images, MB", "<= 300", {"MB": [growth] * 3})]
+    return growth_of_peak(lambda: clf.predict_proba(X))
+
+
+def bench_memory():
+    growths = [in_process("growth_of_predict_proba()") for _ in range(3)]
+    figure = "growth of peak memory, predict_proba on 50,000 images, MB"
+    return [row(figure, "<= 300", {"MB": [statistics.median(growths), min(growths), max(growths)]})]
+
+
+def scaling(n, side, repeats):
+    X, y = draw(max(n, 20), side)
+    clf = our_fit(X[:20], y[:20])
+    return lambda: [clf.predict(X[:n]) for _ in range(repeats)]
 
 
 def bench_scale(rounds=3):
-    clf = our_fit(*draw(640))
-    rows = []
-    for n in (1_000, 5_000, 20_000, 50_000):
-        X, _ = draw(n)
-        wall = statistics.median(
-            w for w, _ in in_turn({"p": lambda X=X: clf.predict(X)}, 1 if n > 5000 else rounds)["p"]
-        )
-        rows.append(row(f"predict {n:,} images of 32 x 32, ns a pixel", "linear", {"ns": [wall * 1e9 / n / 1024] * 3}))
-    for side in (16, 32, 64, 128, 256):
-        n = 2**21 // side**2
-        X, y = draw(n, side)
-        model = our_fit(X[:20], y[:20])
-        wall = statistics.median(w for w, _ in in_turn({"p": lambda X=X, m=model: m.predict(X)}, rounds)["p"])
-        rows.append(row(f"predict images of {side} x {side}, ns a pixel", "linear", {"ns": [wall * 1e9 / 2**21] * 3}))
+    """Nanoseconds a pixel: in turn within the counts, and within the sides."""
+    counts, sides = (1_000, 2_000, 5_000, 10_000, 20_000, 50_000), (16, 32, 64, 128, 256)
+    makers = {(n, 32): partial(scaling, n, 32, max(1, 5_000 // n)) for n in counts}
+    repeats = {(n, 32): max(1, 5_000 // n) for n in counts}
+    rows, points = [], {"count": [], "side": []}
+    for what, group in (
+        ("count", makers),
+        ("side", {(2**21 // s**2, s): partial(scaling, 2**21 // s**2, s, 1) for s in sides}),
+    ):
+        for (n, side), times in in_turn(group, rounds).items():
+            per_pixel = 1e9 / (n * side**2 * (repeats[n, side] if what == "count" else 1))
+            found = spread("ns", times, per_pixel)
+            points[what].append((n if what == "count" else side, n * side**2, found["ns"]))
+            rows.append(row(f"predict {n:,} images of {side} x {side}, ns a pixel", "linear", found))
+    plot(points)
     return rows
 
 
+def plot(points):
+    """docs/speed.png: time of predict against pixels, with the line through the origin that costs per pixel mean."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", sharey=True)
+    for ax, (what, label) in zip(
+        axes, {"count": "images of 32 × 32", "side": "side of an image, pixels"}.items(), strict=True
+    ):
+        x = [value for value, _, _ in points[what]]
+        middle, low, high = zip(*(ns for _, _, ns in points[what]), strict=True)
+        errors = [np.subtract(middle, low), np.subtract(high, middle)]
+        ax.errorbar(x, middle, errors, fmt="o-", color="tab:blue", capsize=3)
+        ax.set(xscale="log", xlabel=label, xticks=x, ylim=(0, None))
+        ax.set_xticks(x, [f"{value:,}" for value in x], minor=False)
+        ax.minorticks_off()
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("time of predict, ns a pixel")
+    figure.suptitle("Level is linear: a pixel costs the same however many images, however large")
+    figure.savefig(Path(__file__).parents[1] / "docs" / ("speed-cuda.png" if CUDA else "speed.png"), dpi=100)
+
+
 BENCHES = {
-    "memory": bench_memory,  # first: a peak is of the whole process
+    "memory": bench_memory,
     "fit": bench_fit,
     "predict": bench_predict,
     "classes": bench_classes,
@@ -302,20 +360,19 @@ BENCHES = {
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=BENCHES, help="one part; prints, writes nothing")
+    parser.add_argument("--only", choices=BENCHES, help="one part; prints, writes no table")
     only = parser.parse_args().only
     rows = [row for name, bench in BENCHES.items() if only in (None, name) for row in bench()]
-    packages = ("torch", "scikit-learn", "skorch", "captum", "numpy")
     head = {
         "command": "python benchmarks/speed.py",
-        "machine": f"{torch.get_num_threads()} threads, {torch.cpu.get_capabilities().get('cpu_name', '')}, no GPU",
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "machine": machine(),
+        "versions": versions("scikit-learn", "skorch", "captum"),
     }
     lines = [
-        "# Speed on the CPU",
+        f"# Speed on the {'GPU' if CUDA else 'CPU'}",
         "",
-        f"`{head['command']}` on {head['machine']}; {', '.join(f'{k} {v}' for k, v in head['versions'].items())}. "
-        f"Batches of {BATCH}. Median (smallest, largest) over rounds in turn.",
+        f"{origin(head)} Batches of {BATCH}. Median (smallest, largest) over rounds in turn, each thing in a process of "
+        "its own.",
         "",
         "| figure | reach | measured | by CPU time |",
         "|---|---|---|---|",
@@ -325,9 +382,7 @@ def main():
         lines.append(f"| {r['figure']} | {r['reach']} | {cells[0]} | {cells[1]} |")
     print("\n".join(lines))
     if only is None:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / "speed-cpu.md").write_text("\n".join(lines) + "\n")
-        (RESULTS / "speed-cpu.json").write_text(json.dumps({**head, "rows": rows}, indent=1) + "\n")
+        write("speed-cuda" if CUDA else "speed-cpu", lines, {**head, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from skorch.dataset import ValidSplit
 from skorch.utils import noop
 from tqdm import tqdm
 
+from skgcm import heap
 from skgcm.augmentation import augmented
 from skgcm.batches import Batches
 from skgcm.network import GCM
@@ -140,7 +141,8 @@ class GCMNet(NeuralNetClassifier):
         if not self.initialized_:
             self.initialize()
         self.notify("on_train_begin", X=X, y=y)
-        self.fit_loop(X, y, **fit_params)
+        with heap.reserved():
+            self.fit_loop(X, y, **fit_params)
         self.notify("on_train_end", X=X, y=y)
         return self
 
