@@ -258,9 +258,7 @@ def bench_classes(rounds=9):
         row("the same, direct form", "", ratio(times, "Direct 10", "Direct 1000")),
     ]
     for kind, reach in (("GCM", "<= 1.2"), ("Direct", "")):
-        few, many = (
-            [in_process(f"growth_of_peak(training_step({kind}, {n}))") for _ in range(3)] for n in (10, 1000)
-        )
+        few, many = ([in_process(f"growth_of_peak(training_step({kind}, {n}))") for _ in range(3)] for n in (10, 1000))
         ratios = [b / a for a, b in zip(few, many, strict=True)]
         figure = f"training step, growth of peak memory at 1000 over 10, {kind} [MB: {many[0]:.0f}, {few[0]:.0f}]"
         rows.append(row(figure, reach, {"memory": [statistics.median(ratios), min(ratios), max(ratios)]}))

@@ -58,15 +58,15 @@ def prepared(network):
         yield network.folded().to(memory_format=torch.channels_last)
 
 
-def batches(network, image_format, rows, n_maps=0):
-    """Batches of rows that, with n_maps maps an image wanted, stay within a fixed memory.
+def batches(network, image_format, rows, floats=0):
+    """Batches of rows that, with so many floats a pixel beside the network's own, stay within a fixed memory.
 
     Yields where a batch belongs, a slice of 0 .. n, and which rows it is made of, an index array: the rows of the
     slice, and the last of them again where these are too few. Libraries compute a lone image with other kernels than
     two, and round otherwise: with company, an image has the same scores alone as in any batch.
     """
     n, pixels = len(rows), image_format.shape[0] * image_format.shape[1]
-    budget = FLOATS_PER_BATCH // (network.floats_per_pixel + 10 * n_maps)  # chosen maps are built of nine shifts
+    budget = FLOATS_PER_BATCH // (network.floats_per_pixel + floats)
     if next(network.parameters()).device.type == "cuda":
         budget *= LAUNCHES
     size = max(1, budget // pixels)
@@ -108,12 +108,13 @@ def evidence(network, image_format, rows, classes=None):
     n, (n_rows, n_columns, n_channels) = len(rows), image_format.shape
     per_image = isinstance(classes, np.ndarray)
     k = classes.shape[1] if per_image else classes or network.n_classes
+    floats = k if classes is None else 10 * k  # chosen maps are built of nine shifts
     images = np.empty((n, n_rows, n_columns, n_channels), np.float32)
     cwm = np.empty((n, k, n_rows, n_columns), np.float32)
     scores = np.empty((n, k), np.float32)
     chosen = np.empty((n, k), np.int64)
     with prepared(network) as folded:
-        for part, index in batches(folded, image_format, rows, k):
+        for part, index in batches(folded, image_format, rows, floats):
             batch = _images(folded, image_format, rows[index])
             wanted = torch.from_numpy(classes[index]).to(batch.device) if per_image else classes
             all_scores, batch_classes, batch_cwm = folded.evidence(batch, wanted)
