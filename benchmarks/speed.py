@@ -369,8 +369,8 @@ def main():
     lines = [
         f"# Speed on the {'GPU' if CUDA else 'CPU'}",
         "",
-        f"{origin(head)} Batches of {BATCH}. Median (smallest, largest) over rounds in turn, each thing in a process of "
-        "its own.",
+        f"{origin(head)} Batches of {BATCH}. Median (smallest, largest) over rounds in turn, each thing in a process "
+        "of its own.",
         "",
         "| figure | reach | measured | by CPU time |",
         "|---|---|---|---|",

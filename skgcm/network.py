@@ -51,7 +51,7 @@ class NearestUp(ConvBlock):
             return super().forward(F.interpolate(x, size=size, mode="nearest"))
         # On doubled pixels a 3x3 kernel reads each pixel up to four times. A stride-2 deconvolution by the kernel's
         # sums over 2x2 windows, 4x4 of them, gives the same for 16 products instead of 36, and the enlarged features
-        # never exist. (Where the two differ is training: this kernel has the 3x3 kernel's nine degrees of freedom.)
+        # never exist.
         windows = F.avg_pool2d(conv.weight.flip(2, 3), 2, stride=1, padding=1, divisor_override=1)
         kernel = windows.unflatten(0, (conv.groups, -1)).transpose(1, 2).flatten(0, 1)  # (n_in, n_out / groups, 4, 4)
         return relu(norm(F.conv_transpose2d(x, kernel, conv.bias, stride=2, padding=1, groups=conv.groups)))
@@ -137,7 +137,8 @@ class ContributionHead(nn.Module):
             return torch.bmm(cwm.flatten(2), grey.flatten(1)[:, :, None])[:, :, 0] / grey[0].numel()
         # Layer 15 and the average are both linear, so they can change places: average the features' nine shifts
         # against the image first, T (B, 9, K), and no N x R x C tensor exists. The tap (dy, dx) reads the features
-        # (dy - 1, dx - 1) further on, which is the image that far back: hence the flip. (F.unfold is several times slower.)
+        # (dy - 1, dx - 1) further on, which is the image that far back: hence the flip. (F.unfold would do, but several
+        # times slower.)
         windows = F.pad(grey, (1, 1, 1, 1)).unfold(1, 3, 1).unfold(2, 3, 1)  # (B, R, C, 3, 3), a view
         shifts = windows.permute(0, 3, 4, 1, 2).flatten(3).flatten(1, 2)  # (B, 9, R C)
         pixels = features.permute(0, 2, 3, 1).flatten(1, 2)  # (B, R C, K), a view of channels-last features

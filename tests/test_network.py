@@ -3,7 +3,7 @@ import itertools
 import pytest
 import torch
 
-from skgcm.network import GCM
+from skgcm.network import GCM, ConvBlock, NearestUp
 
 VARIANTS = {
     "shared": {},
@@ -86,13 +86,26 @@ def test_chosen_maps_are_those_of_all_classes(variant):
 
 @each_variant
 def test_folding_changes_nothing(variant):
-    network, images = make(5, 3, variant), draw((4, 3, 9, 11))
+    network, images = make(5, 3, variant), draw((4, 3, 8, 12))
     before = {name: value.clone() for name, value in network.state_dict().items()}
     folded = network.folded()
     torch.testing.assert_close(folded(images), network(images), atol=1e-12, rtol=0)
     torch.testing.assert_close(folded.weight_maps(images), network.weight_maps(images), atol=1e-12, rtol=0)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
     torch.testing.assert_close(dict(network.state_dict()), before, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_doubling_by_deconvolution_is_nearest_neighbour_and_convolution(groups):
+    block = NearestUp(6, 9, groups=groups).double()
+    torch.nn.init.normal_(block[0].weight, generator=torch.Generator().manual_seed(0))
+    x = draw((2, 6, 5, 4)).requires_grad_()
+    expected = ConvBlock.forward(block, torch.nn.functional.interpolate(x, size=(10, 8), mode="nearest"))
+    found = block(x, (10, 8))
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+    inputs = [x, block[0].weight]
+    gradients = [torch.autograd.grad(out.square().sum(), inputs) for out in (found, expected)]
+    torch.testing.assert_close(*gradients, atol=1e-9, rtol=1e-9)
 
 
 def test_unshared_decoders_do_not_see_each_other():
