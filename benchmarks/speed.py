@@ -1,6 +1,6 @@
 """What fit, predict and explain cost, against hand-written PyTorch, stock skorch and Captum.
 
-    python benchmarks/speed.py            # all of it, about six minutes on two cores
+    python benchmarks/speed.py            # all of it, about twelve minutes on two cores
     python benchmarks/speed.py --only fit
 
 Every ratio is taken in one run: the things compared run in turn, each in a process of its own, and the ratios of the
