@@ -6,15 +6,12 @@ cifar10.npz holds X_train, y_train, X_test, y_test, uint8 images (n, 32, 32, 3) 
 benchmarks/results/first-look.md and .json, and docs/cifar10.png.
 """
 
-import json
-import platform
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import torch
+from _common import machine, origin, versions, write
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
@@ -53,19 +50,14 @@ def cifar10(path, n, epochs):
 
 
 def main(path):
-    processor = torch.cpu.get_capabilities().get("cpu_name", platform.machine())
-    machine = f"{torch.get_num_threads()} threads, {processor}, no GPU"
-    if torch.cuda.is_available():
-        machine = torch.cuda.get_device_name()
-    packages = ("torch", "scikit-learn", "skorch", "numpy")
     few, _ = cifar10(path, 10_000, 20)
     all_, display = cifar10(path, 50_000, 10)
     (ROOT / "docs").mkdir(exist_ok=True)
     display.figure_.savefig(ROOT / "docs" / "cifar10.png", dpi=100)
     result = {
         "command": f"python benchmarks/first_look.py {Path(path).name}",
-        "machine": machine,
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "machine": machine(),
+        "versions": versions("scikit-learn", "skorch"),
         "digits": digits(),
         "cifar10": [few, all_],
     }
@@ -73,7 +65,7 @@ def main(path):
     lines = [
         "# First look",
         "",
-        f"`{result['command']}` on {machine}; " + ", ".join(f"{k} {v}" for k, v in result["versions"].items()) + ".",
+        origin(result),
         "",
         "| | |",
         "|---|---|",
@@ -89,10 +81,7 @@ def main(path):
             "| its largest difference of a map's mean from its score, as a part of the largest score; 1,000 images, "
             f"10 classes | {run['additivity_error']:.1e} |",
         ]
-    folder = ROOT / "benchmarks" / "results"
-    folder.mkdir(exist_ok=True)
-    (folder / "first-look.md").write_text("\n".join(lines) + "\n")
-    (folder / "first-look.json").write_text(json.dumps(result, indent=1, default=float) + "\n")
+    write("first-look", lines, result)
     print("\n".join(lines))
 
 

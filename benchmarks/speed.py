@@ -305,25 +305,25 @@ def scaling(n, side, repeats):
 
 def bench_scale(rounds=3):
     """Nanoseconds a pixel: in turn within the counts, and within the sides."""
-    counts, sides = (1_000, 2_000, 5_000, 10_000, 20_000, 50_000), (16, 32, 64, 128, 256)
-    makers = {(n, 32): partial(scaling, n, 32, max(1, 5_000 // n)) for n in counts}
-    repeats = {(n, 32): max(1, 5_000 // n) for n in counts}
-    rows, points = [], {"count": [], "side": []}
-    for what, group in (
-        ("count", makers),
-        ("side", {(2**21 // s**2, s): partial(scaling, 2**21 // s**2, s, 1) for s in sides}),
-    ):
-        for (n, side), times in in_turn(group, rounds).items():
-            per_pixel = 1e9 / (n * side**2 * (repeats[n, side] if what == "count" else 1))
-            found = spread("ns", times, per_pixel)
-            points[what].append((n if what == "count" else side, n * side**2, found["ns"]))
-            rows.append(row(f"predict {n:,} images of {side} x {side}, ns a pixel", "linear", found))
+    groups = {
+        "count": [(n, 32) for n in (1_000, 2_000, 5_000, 10_000, 20_000, 50_000)],
+        "side": [(2**21 // side**2, side) for side in (16, 32, 64, 128, 256)],
+    }
+    rows, points = [], {}
+    for what, sizes in groups.items():
+        repeats = {size: max(1, 5_000 * 32**2 // (size[0] * size[1] ** 2)) for size in sizes}
+        times = in_turn({size: partial(scaling, *size, repeats[size]) for size in sizes}, rounds)
+        found = {(n, side): spread("ns", times[n, side], 1e9 / (n * side**2 * repeats[n, side])) for n, side in sizes}
+        rows += [
+            row(f"predict {n:,} images of {side} x {side}, ns a pixel", "linear", f) for (n, side), f in found.items()
+        ]
+        points[what] = [(n if what == "count" else side, f["ns"]) for (n, side), f in found.items()]
     plot(points)
     return rows
 
 
 def plot(points):
-    """docs/speed.png: time of predict against pixels, with the line through the origin that costs per pixel mean."""
+    """docs/speed.png: nanoseconds that predict takes for a pixel, against the count and against the side of images."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -333,8 +333,8 @@ def plot(points):
     for ax, (what, label) in zip(
         axes, {"count": "images of 32 × 32", "side": "side of an image, pixels"}.items(), strict=True
     ):
-        x = [value for value, _, _ in points[what]]
-        middle, low, high = zip(*(ns for _, _, ns in points[what]), strict=True)
+        x = [value for value, _ in points[what]]
+        middle, low, high = zip(*(ns for _, ns in points[what]), strict=True)
         errors = [np.subtract(middle, low), np.subtract(high, middle)]
         ax.errorbar(x, middle, errors, fmt="o-", color="tab:blue", capsize=3)
         ax.set(xscale="log", xlabel=label, xticks=x, ylim=(0, None))
