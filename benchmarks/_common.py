@@ -5,6 +5,7 @@ import multiprocessing
 import platform
 import statistics
 import time
+from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
@@ -34,6 +35,17 @@ def write(name, lines, result):
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n")
     (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1, default=float) + "\n")
+
+
+def spread(values):
+    """Median, smallest and largest."""
+    return [statistics.median(values), min(values), max(values)]
+
+
+def in_process(function, *args):
+    """What a function of a module returns in a process of its own."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *args).result()
 
 
 def _timed(make, pipe):
@@ -87,9 +99,6 @@ def seconds(times):
 
 
 def ratio(times, one, other):
-    """Median, smallest and largest of other / one, round by round: how many times faster `one` is."""
-    found = {}
-    for i, clock in enumerate(("wall", "cpu")):
-        ratios = [b[i] / a[i] for a, b in zip(times[one], times[other], strict=True)]
-        found[clock] = [statistics.median(ratios), min(ratios), max(ratios)]
-    return found
+    """Spread of other / one, round by round, by wall and by CPU time: how many times faster `one` is."""
+    rounds = list(zip(times[one], times[other], strict=True))
+    return {clock: spread([b[i] / a[i] for a, b in rounds]) for i, clock in enumerate(("wall", "cpu"))}

@@ -9,9 +9,6 @@ benchmarks/results/speed-cpu.md and .json (speed-cuda where there is a GPU) and 
 """
 
 import argparse
-import statistics
-import subprocess
-import sys
 import warnings
 from functools import partial
 from itertools import pairwise
@@ -20,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from _common import in_turn, machine, origin, ratio, seconds, versions, write
+from _common import in_process, in_turn, machine, origin, ratio, seconds, spread, versions, write
 from torch import nn
 
 from skgcm import GCMClassifier
@@ -30,6 +27,10 @@ CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
 BATCH = 512 if CUDA else 64
 TRAIN, PREDICT = (50_000, 50_000) if CUDA else (2560, 5120)
+
+
+COUNTS = [(n, 32) for n in (1_000, 2_000, 5_000, 10_000, 20_000, 50_000)]  # images, and their side
+SIDES = [(2**21 // side**2, side) for side in (16, 32, 64, 128, 256)]
 
 
 def draw(n, side=32, n_classes=10):
@@ -146,8 +147,7 @@ def stepping(kind, n_classes, repeats):
 
 
 def explaining(method):
-    X, y = draw(640)
-    X, y = X[:128], y[:128]
+    X, y = draw(128)
     if method == "ours":
         clf = our_fit(X, y)
         return lambda: clf.explain(X, classes="all")
@@ -178,13 +178,8 @@ def bench_fit(rounds=9):
         row("fit, over best loop (b)", ">= 0.95", ratio(times, "ours", "b")),
     ]
     if CUDA:
-        rows.append(row("an epoch of 50,000 images, s", "<= 0.25", spread("s", times["ours"])))
+        rows.append(row("an epoch of 50,000 images, s", "<= 0.25", {"s": spread([wall for wall, _ in times["ours"]])}))
     return rows
-
-
-def spread(unit, times, scale=1):
-    found = [wall * scale for wall, _ in times]
-    return {unit: [statistics.median(found), min(found), max(found)]}
 
 
 def explain_all(clf, X):
@@ -242,10 +237,8 @@ def status(field):
         return next(int(line.split()[1]) / 1024 for line in file if line.startswith(field))
 
 
-def in_process(code):
-    """What a piece of this module prints in a process of its own, a number."""
-    command = [sys.executable, "-c", f"from speed import *\nprint({code})"]
-    return float(subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True).stdout)
+def growth_of_step(kind, n_classes):
+    return growth_of_peak(training_step(kind, n_classes))
 
 
 def bench_classes(rounds=9):
@@ -257,11 +250,13 @@ def bench_classes(rounds=9):
         row("training step, time at 1000 classes over 10", "<= 1.2", ratio(times, "GCM 10", "GCM 1000")),
         row("the same, direct form", "", ratio(times, "Direct 10", "Direct 1000")),
     ]
-    for kind, reach in (("GCM", "<= 1.2"), ("Direct", "")):
-        few, many = ([in_process(f"growth_of_peak(training_step({kind}, {n}))") for _ in range(3)] for n in (10, 1000))
+    for kind, reach in ((GCM, "<= 1.2"), (Direct, "")):
+        few, many = ([in_process(growth_of_step, kind, n) for _ in range(3)] for n in (10, 1000))
         ratios = [b / a for a, b in zip(few, many, strict=True)]
-        figure = f"training step, growth of peak memory at 1000 over 10, {kind} [MB: {many[0]:.0f}, {few[0]:.0f}]"
-        rows.append(row(figure, reach, {"memory": [statistics.median(ratios), min(ratios), max(ratios)]}))
+        figure = (
+            f"training step, growth of peak memory at 1000 over 10, {kind.__name__} [MB: {many[0]:.0f}, {few[0]:.0f}]"
+        )
+        rows.append(row(figure, reach, {"memory": spread(ratios)}))
     return rows
 
 
@@ -292,9 +287,9 @@ def growth_of_predict_proba():
 
 
 def bench_memory():
-    growths = [in_process("growth_of_predict_proba()") for _ in range(3)]
+    growths = [in_process(growth_of_predict_proba) for _ in range(3)]
     figure = "growth of peak memory, predict_proba on 50,000 images, MB"
-    return [row(figure, "<= 300", {"MB": [statistics.median(growths), min(growths), max(growths)]})]
+    return [row(figure, "<= 300", {"MB": spread(growths)})]
 
 
 def scaling(n, side, repeats):
@@ -304,37 +299,30 @@ def scaling(n, side, repeats):
 
 
 def bench_scale(rounds=3):
-    """Nanoseconds a pixel: in turn within the counts, and within the sides."""
-    groups = {
-        "count": [(n, 32) for n in (1_000, 2_000, 5_000, 10_000, 20_000, 50_000)],
-        "side": [(2**21 // side**2, side) for side in (16, 32, 64, 128, 256)],
-    }
-    rows, points = [], {}
-    for what, sizes in groups.items():
-        repeats = {size: max(1, 5_000 * 32**2 // (size[0] * size[1] ** 2)) for size in sizes}
+    """In turn within the counts, and within the sides."""
+    rows = []
+    for sizes in (COUNTS, SIDES):
+        repeats = {(n, side): max(1, 5_000 * 32**2 // (n * side**2)) for n, side in sizes}
         times = in_turn({size: partial(scaling, *size, repeats[size]) for size in sizes}, rounds)
-        found = {(n, side): spread("ns", times[n, side], 1e9 / (n * side**2 * repeats[n, side])) for n, side in sizes}
-        rows += [
-            row(f"predict {n:,} images of {side} x {side}, ns a pixel", "linear", f) for (n, side), f in found.items()
-        ]
-        points[what] = [(n if what == "count" else side, f["ns"]) for (n, side), f in found.items()]
-    plot(points)
+        for n, side in sizes:
+            pixels = n * side**2 * repeats[n, side]
+            found = {"ns": spread([wall * 1e9 / pixels for wall, _ in times[n, side]])}
+            rows.append(row(f"predict {n:,} images of {side} x {side}, ns a pixel", "linear", found))
     return rows
 
 
-def plot(points):
+def plot(rows):
     """docs/speed.png: nanoseconds that predict takes for a pixel, against the count and against the side of images."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
+    measured = iter([row["ns"] for row in rows if "ns" in row])
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", sharey=True)
-    for ax, (what, label) in zip(
-        axes, {"count": "images of 32 × 32", "side": "side of an image, pixels"}.items(), strict=True
-    ):
-        x = [value for value, _ in points[what]]
-        middle, low, high = zip(*(ns for _, ns in points[what]), strict=True)
+    panels = (("images of 32 × 32", [n for n, _ in COUNTS]), ("side of an image, pixels", [side for _, side in SIDES]))
+    for ax, (label, x) in zip(axes, panels, strict=True):
+        middle, low, high = np.transpose([next(measured) for _ in x])
         errors = [np.subtract(middle, low), np.subtract(high, middle)]
         ax.errorbar(x, middle, errors, fmt="o-", color="tab:blue", capsize=3)
         ax.set(xscale="log", xlabel=label, xticks=x, ylim=(0, None))
@@ -358,7 +346,7 @@ BENCHES = {
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=BENCHES, help="one part; prints, writes no table")
+    parser.add_argument("--only", choices=BENCHES, help="one part; prints, writes nothing")
     only = parser.parse_args().only
     rows = [row for name, bench in BENCHES.items() if only in (None, name) for row in bench()]
     head = {
@@ -380,6 +368,7 @@ def main():
         lines.append(f"| {r['figure']} | {r['reach']} | {cells[0]} | {cells[1]} |")
     print("\n".join(lines))
     if only is None:
+        plot(rows)
         write("speed-cuda" if CUDA else "speed-cpu", lines, {**head, "rows": rows})
 
 

@@ -85,8 +85,9 @@ def test_chosen_maps_are_those_of_all_classes(variant):
 
 
 @each_variant
-def test_folding_changes_nothing(variant):
-    network, images = make(5, 3, variant), draw((4, 3, 8, 12))
+@pytest.mark.parametrize("size", [(9, 11), (8, 12)], ids=["odd", "even"])
+def test_folding_changes_nothing(variant, size):
+    network, images = make(5, 3, variant), draw((4, 3, *size))
     before = {name: value.clone() for name, value in network.state_dict().items()}
     folded = network.folded()
     torch.testing.assert_close(folded(images), network(images), atol=1e-12, rtol=0)
