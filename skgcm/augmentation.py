@@ -6,24 +6,23 @@ import torch
 def shift(images, generator, flip=False, fill=0):
     """Move each image by up to an eighth of its side, at random; vacated pixels get `fill`. With flip, mirror half.
 
-    images : Tensor (B, D, R, C), any dtype. Random numbers come from the CPU generator.
+    images : Tensor (B, D, R, C), any dtype. Random numbers come from `generator`, which is of the images' device.
     """
-    n, rows, columns = len(images), *images.shape[2:]
+    n, rows, columns, device = len(images), *images.shape[2:], images.device
 
     def indices(size, reverse):
         reach = size // 8
-        offset = torch.randint(-reach, reach + 1, (n, 1), generator=generator)
-        index = torch.arange(size) + offset  # (B, size)
+        offset = torch.randint(-reach, reach + 1, (n, 1), generator=generator, device=device)
+        index = torch.arange(size, device=device) + offset  # (B, size)
         if reverse:
-            index = torch.where(torch.rand(n, 1, generator=generator) < 0.5, index.flip(1), index)
-        inside = (index >= 0) & (index < size)
-        return index.clamp(0, size - 1).to(images.device), inside.to(images.device)
+            index = torch.where(torch.rand(n, 1, generator=generator, device=device) < 0.5, index.flip(1), index)
+        return index.clamp(0, size - 1), (index >= 0) & (index < size)
 
     (r, r_inside), (c, c_inside) = indices(rows, False), indices(columns, flip)
     pixels = images.permute(0, 2, 3, 1)  # (B, R, C, D): a pixel's channels lie together
-    moved = pixels[torch.arange(n, device=images.device)[:, None, None], r[:, :, None], c[:, None, :]]
+    moved = pixels[torch.arange(n, device=device)[:, None, None], r[:, :, None], c[:, None, :]]
     inside = (r_inside[:, :, None] & c_inside[:, None, :])[..., None]
-    moved = torch.where(inside, moved, torch.tensor(fill, device=moved.device).to(moved.dtype))
+    moved = torch.where(inside, moved, torch.full((), fill, dtype=moved.dtype, device=device))
     return moved.permute(0, 3, 1, 2)
 
 

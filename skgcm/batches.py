@@ -1,26 +1,36 @@
-"""From a skorch data set to whole batches."""
+"""From a skorch data set to whole batches, on the device before they are asked for where it has room."""
 
 from itertools import pairwise
 
 import numpy as np
 import torch
+from sklearn.utils import gen_batches
 from torch.utils.data import Subset
+
+SHARE = 1 / 4  # of the device's free memory, for all images; a step needs the rest
+UPLOAD = 2**26  # bytes in one copy to the device
 
 
 class Batches:
     """Whole batches of a skorch data set: each is one slice of one array, never a list of samples.
 
     Yields ``(rows, labels)``, tensors (B, R * C * D) in the dtype of the data and int64 (B,). Shuffled when there is a
-    generator. A last batch of one has no batch statistics and joins the batch before it.
+    generator, one of the processor. A last batch of one has no batch statistics and joins the batch before it.
+
+    For a CUDA device all rows are copied to it once and sliced there; where they do not fit, each batch comes in pinned
+    memory, from which a copy runs beside the computation.
     """
 
-    def __init__(self, dataset, batch_size, generator=None):
-        self.indices = None
+    def __init__(self, dataset, batch_size, generator=None, device="cpu"):
+        indices = None
         if isinstance(dataset, Subset):
-            dataset, self.indices = dataset.dataset, np.asarray(dataset.indices)
-        self.X, self.y = dataset.X, dataset.y
-        self.n = len(self.X) if self.indices is None else len(self.indices)
-        self.generator = generator
+            dataset, indices = dataset.dataset, np.asarray(dataset.indices)
+        self.n = len(dataset.X) if indices is None else len(indices)
+        self.generator, self.device = generator, torch.device(device)
+        self.X, self.y, self.indices = dataset.X, dataset.y, indices
+        self.resident = None
+        if fits(self.n * self.X[:1].nbytes, self.device):
+            self.resident = self._upload()
         starts = list(range(0, self.n, batch_size))
         if generator is not None and self.n > batch_size > 1 and self.n % batch_size == 1:
             starts.pop()
@@ -30,12 +40,35 @@ class Batches:
         return len(self.bounds) - 1
 
     def __iter__(self):
-        order = np.arange(self.n)
-        if self.generator is not None:
-            order = torch.randperm(self.n, generator=self.generator).numpy()
-        if self.indices is not None:
-            order = self.indices[order]
+        order = torch.arange(self.n) if self.generator is None else torch.randperm(self.n, generator=self.generator)
+        if self.resident is not None:
+            rows, labels = self.resident
+            order = order.to(self.device)
+            yield from ((rows[order[i:j]], labels[order[i:j]]) for i, j in pairwise(self.bounds))
+            return
         for start, stop in pairwise(self.bounds):
-            chosen = order[start:stop]
-            labels = torch.zeros(len(chosen), dtype=torch.long) if self.y is None else torch.from_numpy(self.y[chosen])
-            yield torch.from_numpy(self.X[chosen]), labels
+            batch = self._slice(order[start:stop].numpy())
+            yield [tensor.pin_memory() for tensor in batch] if self.device.type == "cuda" else batch
+
+    def _slice(self, chosen):
+        """Rows and labels by their place in the data set."""
+        if self.indices is not None:
+            chosen = self.indices[chosen]
+        labels = torch.zeros(len(chosen), dtype=torch.long) if self.y is None else torch.from_numpy(self.y[chosen])
+        return torch.from_numpy(self.X[chosen]), labels
+
+    def _upload(self):
+        """All rows and labels on the device, in pieces: of the array itself there is never a second copy here."""
+        rows = labels = None
+        for part in gen_batches(self.n, max(1, UPLOAD // max(1, self.X[:1].nbytes))):
+            piece, piece_labels = self._slice(np.arange(self.n)[part])
+            if rows is None:
+                rows = torch.empty(self.n, piece.shape[1], dtype=piece.dtype, device=self.device)
+                labels = torch.empty(self.n, dtype=torch.long, device=self.device)
+            rows[part], labels[part] = piece.to(self.device), piece_labels.to(self.device)
+        return rows, labels
+
+
+def fits(n_bytes, device):
+    """Whether so many bytes should lie on the device throughout training; the processor needs no copy."""
+    return device.type == "cuda" and n_bytes <= SHARE * torch.cuda.mem_get_info(device)[0]

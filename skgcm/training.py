@@ -15,6 +15,7 @@ from tqdm import tqdm
 from skgcm import heap
 from skgcm.augmentation import augmented
 from skgcm.batches import Batches
+from skgcm.graphs import Replay
 from skgcm.network import GCM
 
 NETWORK_PARAMS = ("encoder_width", "decoder_width", "n_stages", "shared_decoder", "clip_negative", "upsampling")
@@ -80,14 +81,27 @@ class GCMNet(NeuralNetClassifier):
     lr_schedule : {"one-cycle", "constant"}
     seed : int
         Initial weights, order of the batches and augmentation all follow from it and from the number of the epoch.
+    cuda_graph : bool
+        On CUDA, replay the network's part of a step from a graph. On other devices nothing.
     """
 
-    def __init__(self, *args, image_format, augment=None, precision=torch.float32, lr_schedule, seed, **kwargs):
+    def __init__(
+        self,
+        *args,
+        image_format,
+        augment=None,
+        precision=torch.float32,
+        lr_schedule,
+        seed,
+        cuda_graph=False,
+        **kwargs,
+    ):
         self.image_format = image_format
         self.augment = augment
         self.precision = precision
         self.lr_schedule = lr_schedule
         self.seed = seed
+        self.cuda_graph = cuda_graph
         super().__init__(*args, **kwargs)
 
     @property
@@ -105,22 +119,29 @@ class GCMNet(NeuralNetClassifier):
         return self
 
     def get_iterator(self, dataset, training=False):
-        return Batches(dataset, self.batch_size, self.generator_ if training else None)
+        return Batches(dataset, self.batch_size, self.shuffling_ if training else None, self.device)
 
     def infer(self, x, **fit_params):
         training = self.module_.training
         images = self.image_format.unflatten(x.to(self.device, non_blocking=True))
         if training:
-            images = augmented(images, self.augment, self.generator_, self.image_format.value_range[0])
+            images = augmented(images, self.augment, self.augmenting_, self.image_format.value_range[0])
         images = self.image_format.scale(images)
         if training and len(images) == 1:  # its twin gives a lone image batch statistics, whatever its size
             return self._forward(images.expand(2, -1, -1, -1))[:1]
         return self._forward(images)
 
     def _forward(self, images):
-        low = self.module_.training and self.precision != torch.float32
-        with torch.autocast(images.device.type, dtype=self.precision if low else None, enabled=low):
-            return self.module_(images)
+        training = self.module_.training
+        forward = self.replay_ if training and self.replay_ else self.module_
+        low = training and self.precision != torch.float32
+        with torch.autocast(
+            images.device.type,
+            dtype=self.precision if low else None,
+            enabled=low,
+            cache_enabled=forward is self.module_,
+        ):
+            return forward(images)
 
     def get_split_datasets(self, X, y=None, **fit_params):
         try:
@@ -148,22 +169,25 @@ class GCMNet(NeuralNetClassifier):
 
     def fit_loop(self, X, y=None, epochs=None, **fit_params):
         epochs = self.max_epochs if epochs is None else epochs
-        self.generator_ = torch.Generator()
+        self.shuffling_, self.augmenting_ = torch.Generator(), torch.Generator(self.device)
+        self.replay_ = Replay(self.module_) if self.cuda_graph and self.augmenting_.device.type == "cuda" else None
         train, valid = self.get_split_datasets(X, y)
         datasets = {"dataset_train": train, "dataset_valid": valid}
         batches = self.get_iterator(train, training=True)
+        held_out = None if valid is None else self.get_iterator(valid)
         scheduled = self.optimizer_.param_groups if self.lr_schedule == "one-cycle" else []
         peaks = [group["lr"] for group in scheduled]
         with tqdm(total=epochs * len(batches), unit="batch", disable=self.verbose != 1) as progress:
             for epoch in range(epochs):
                 self.notify("on_epoch_begin", **datasets)
                 # an epoch's random numbers depend on the seed and its number only, not on the epochs before it
-                state = np.random.SeedSequence([self.seed, len(self.history)]).generate_state(1)
-                self.generator_.manual_seed(int(state[0]))
+                states = np.random.SeedSequence([self.seed, len(self.history)]).generate_state(2)
+                for generator, state in zip((self.shuffling_, self.augmenting_), states, strict=True):
+                    generator.manual_seed(int(state))
                 rates = self._learning_rates(peaks, epoch, epochs, len(batches))
                 losses = {"train_loss": self._train_epoch(batches, scheduled, rates, progress)}
-                if valid is not None:
-                    losses["valid_loss"] = self._validate(self.get_iterator(valid))
+                if held_out is not None:
+                    losses["valid_loss"] = self._validate(held_out)
                 self._record(losses)
                 progress.set_postfix({name: f"{loss:.3f}" for name, loss in losses.items()})
                 try:
@@ -172,6 +196,7 @@ class GCMNet(NeuralNetClassifier):
                     break
         for group, peak in zip(scheduled, peaks, strict=True):
             group["lr"] = peak
+        self.replay_ = None
         return self
 
     def _learning_rates(self, peaks, epoch, epochs, steps):

@@ -4,6 +4,7 @@ import torch
 from skorch.dataset import Dataset
 from torch.utils.data import Subset
 
+from skgcm import batches
 from skgcm.batches import Batches
 
 
@@ -36,3 +37,27 @@ def test_each_epoch_is_shuffled_anew():
     batches = Batches(_dataset(50), 50, _generator())
     one, two = (next(iter(batches))[1].tolist() for _ in range(2))
     assert one != two
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_rows_that_lie_on_the_device_come_in_the_same_batches(monkeypatch, labelled):
+    data = _dataset(10) if labelled else Dataset(_dataset(10).X)
+    part = Subset(data, [7, 3, 9, 1, 2])
+    sliced = list(Batches(part, 2, _generator()))
+    monkeypatch.setattr(batches, "fits", lambda n_bytes, device: n_bytes == 5)
+    monkeypatch.setattr(batches, "UPLOAD", 2)
+    for (X, y), (X_sliced, y_sliced) in zip(Batches(part, 2, _generator()), sliced, strict=True):
+        assert X.dtype == torch.uint8
+        assert torch.equal(X, X_sliced)
+        assert torch.equal(y, y_sliced)
+
+
+def test_a_read_only_array_is_uploaded_without_a_warning(monkeypatch):
+    data = _dataset(10)
+    data.X.flags.writeable = False
+    monkeypatch.setattr(batches, "fits", lambda n_bytes, device: True)
+    assert [len(X) for X, _ in Batches(data, 5)] == [5, 5]
+
+
+def test_the_processor_keeps_no_copy():
+    assert Batches(_dataset(10), 5).resident is None

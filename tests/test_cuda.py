@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from skgcm import GCMClassifier
+from skgcm import GCMClassifier, batches
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -34,3 +34,33 @@ def test_the_processor_finds_the_same_scores(fitted):
     moved.net_.module_.to("cpu")
     scores = clf.decision_function(X)
     np.testing.assert_allclose(moved.decision_function(X), scores, atol=1e-4 * np.abs(scores).max())
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_replayed_steps_learn_what_run_steps_learn(fitted, precision):
+    _, X = fitted
+    params = {"max_epochs": 2, "batch_size": 20, "precision": precision, "augment": "shift+flip", "random_state": 0}
+    run, replayed = (
+        GCMClassifier(**params, net_params={"cuda_graph": graph}).fit(X, np.arange(96) % 3) for graph in (False, True)
+    )
+    losses = [[epoch["train_loss"] for epoch in clf.history_] for clf in (run, replayed)]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=0.05)
+    state, other = run.net_.network.state_dict(), replayed.net_.network.state_dict()
+    assert all(torch.equal(state[name], other[name]) for name in state if name.endswith("num_batches_tracked"))
+
+
+def test_images_that_do_not_fit_on_the_device_come_in_pinned_memory(fitted, monkeypatch):
+    _, X = fitted
+    params = {"max_epochs": 1, "batch_size": 20, "precision": "float32", "random_state": 0}
+    one = GCMClassifier(**params).fit(X, np.arange(96) % 3)
+    monkeypatch.setattr(batches, "fits", lambda n_bytes, device: False)
+    other = GCMClassifier(**params).fit(X, np.arange(96) % 3)
+    assert other.history_[0]["train_loss"] == pytest.approx(one.history_[0]["train_loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint16, np.int32, np.float64])
+def test_every_dtype_is_sliced_on_the_device(fitted, dtype):
+    _, X = fitted
+    X = (X > 100) if dtype is bool else X.astype(dtype)
+    clf = GCMClassifier(max_epochs=1, batch_size=32, augment="shift", random_state=0).fit(X, np.arange(96) % 3)
+    assert np.isfinite(clf.decision_function(X)).all()

@@ -1,0 +1,78 @@
+"""When a step is captured and replayed; what capturing itself does is tested on CUDA, in test_cuda.py."""
+
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from skgcm.graphs import Replay
+
+
+@pytest.fixture
+def captures(monkeypatch):
+    """Stand-in for PyTorch's capture: rehearses like it, counts, and replaces the forward method like it."""
+    shapes = []
+
+    def make_graphed_callables(module, args):
+        shapes.append(args[0].shape)
+        for _ in range(3):
+            module(*args)
+        forward = module.forward
+        module.forward = lambda images: forward(images) + 1000  # tells a replay from a run
+        return module
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", make_graphed_callables)
+    return shapes
+
+
+@pytest.fixture
+def network():
+    return nn.Sequential(nn.BatchNorm2d(2), nn.Conv2d(2, 1, 1), nn.Flatten())
+
+
+def _images(n):
+    return torch.rand(n, 2, 3, 3, generator=torch.Generator().manual_seed(0))
+
+
+def _replayed(scores):
+    return bool((scores > 500).all())
+
+
+def test_whole_batches_are_replayed_and_the_last_is_not(captures, network):
+    replay = Replay(network)
+    assert [_replayed(replay(_images(n))) for n in (4, 4, 3, 4)] == [True, True, False, True]
+    assert captures == [(4, 2, 3, 3)]
+    assert not _replayed(network(_images(4)))
+
+
+def test_batch_norm_does_not_remember_the_rehearsals(captures, network):
+    Replay(network)(_images(4))
+    assert network[0].num_batches_tracked == 1
+    torch.testing.assert_close(network[0].running_mean, 0.1 * _images(4).mean((0, 2, 3)))
+
+
+def test_frozen_parameters_are_captured_anew(captures, network):
+    replay = Replay(network)
+    replay(_images(4))
+    network[1].weight.requires_grad_(False)
+    replay(_images(4))
+    replay(_images(4))
+    assert len(captures) == 2
+
+
+def test_hooks_are_called(captures, network):
+    replay, called = Replay(network), []
+    replay(_images(4))
+    handle = network[1].register_forward_hook(lambda *_: called.append(True))
+    assert not _replayed(replay(_images(4)))
+    assert called
+    handle.remove()
+    assert _replayed(replay(_images(4)))
+
+
+def test_a_copy_captures_for_itself(captures, network):
+    replay = Replay(network)
+    replay(_images(4))
+    pickle.loads(pickle.dumps(replay))(_images(4))
+    assert len(captures) == 2
