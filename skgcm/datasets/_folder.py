@@ -1,4 +1,4 @@
-"""Image files to arrays: the first step from pictures on a disk to ``fit(X, y)``."""
+"""A folder of images per class, of any format that Pillow reads."""
 
 import warnings
 from collections.abc import Iterable
@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
-
-__all__ = ["load_image_folder"]
 
 # Pillow names these formats but leaves their pixels to an outside program or handler. EPS starts Ghostscript, which no
 # file in a data folder should be able to do, whatever its extension says.
