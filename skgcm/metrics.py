@@ -1,0 +1,65 @@
+"""How good are maps? On plain arrays, of any method."""
+
+import numpy as np
+from sklearn.utils.validation import check_array, check_consistent_length
+
+
+def decline_ratio(maps, scores, y):
+    """Share of a classifier's accuracy that is lost when the sums of its maps decide instead of its scores.
+
+    With A the accuracy of the scores and B the accuracy of the classes whose maps have the largest sum, the decline
+    ratio is (A - B) / A. It is 0 where maps say what the scores say, and negative where they say it better.
+
+    Parameters
+    ----------
+    maps : array-like (n, N, ...), numbers
+        The maps of all N classes, of any number of axes; (n, N) are their sums.
+    scores : array-like (n, N), numbers
+        The classifier's scores.
+    y : array-like (n,), integers
+        The true class of each image, as a position 0 .. N - 1: ``np.searchsorted(clf.classes_, labels)``.
+
+    Returns
+    -------
+    float
+        At most 1.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not agree, `y` holds anything but positions, or no image is classified rightly, so that nothing
+        can decline.
+
+    References
+    ----------
+    Generative Contribution Mappings, section 4.6 and Table 8: IPSJ Transactions on Mathematical Modeling and its
+    Applications 10(2), 1-13, 2017.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skgcm.metrics import decline_ratio
+    >>> scores, y = np.array([[2, 1], [2, 1], [1, 2], [1, 2]]), [0, 0, 1, 0]  # three of four are right
+    >>> sums = np.array([[2, 1], [1, 2], [1, 2], [1, 2]])  # two are
+    >>> print(f"{decline_ratio(sums, scores, y):.2f}")
+    0.33
+    """
+    scores = check_array(scores, input_name="scores")
+    maps = check_array(maps, allow_nd=True, dtype=None, input_name="maps")
+    y = np.asarray(y)
+    check_consistent_length(maps, scores, y)
+    if maps.shape[:2] != scores.shape:
+        raise ValueError(
+            f"maps of shape {maps.shape} are not those of all classes in scores of shape {scores.shape}. Expected "
+            f"({scores.shape[0]}, {scores.shape[1]}, ...): ask for the maps of all classes."
+        )
+    if y.ndim != 1 or y.dtype.kind not in "iu" or y.min() < 0 or y.max() >= scores.shape[1]:
+        raise ValueError(
+            f"y={y!r} must hold a position 0 .. {scores.shape[1] - 1} for each image: "
+            "np.searchsorted(clf.classes_, labels)."
+        )
+    sums = maps.reshape(*scores.shape, -1).sum(axis=2, dtype=np.float64)
+    before, after = (np.count_nonzero(values.argmax(axis=1) == y) for values in (scores, sums))
+    if not before:
+        raise ValueError("By scores no image is classified rightly: there is no accuracy that could decline.")
+    return (before - after) / before
