@@ -1,0 +1,41 @@
+"""The comparison CNN of the paper's section 4.4: layers like GCM's, average pooling at 8 x 8, one linear layer."""
+
+from itertools import pairwise
+
+import torch
+from torch import nn
+
+from skgcm import GCMClassifier
+from skgcm.network import GCM, ConvBlock
+
+
+class CNN(GCM):
+    """162,778 parameters for 10 classes and 3 channels. Images come in [0, 1] and are centred inside.
+
+    Inherits how GCM is folded, asked in batches and given its first weights; there are no maps.
+    """
+
+    def __init__(self, n_classes, in_channels=3, *, generator=None, **gcm_params):
+        nn.Module.__init__(self)
+        widths = [in_channels, 16, 16, 16, 32, 32, 32, 64, 64, 64, 64]
+        blocks = [ConvBlock(*pair, stride=1 + (i in (3, 6))) for i, pair in enumerate(pairwise(widths))]
+        self.layers = nn.Sequential(*blocks, ConvBlock(64, 64, kernel=1))
+        self.head = nn.Linear(64, n_classes)
+        self.n_classes, self.floats_per_pixel = n_classes, 64
+        self.reset_parameters(generator)
+
+    def features(self, images):
+        """(B, 64, R / 4, C / 4)."""
+        return self.layers(images.contiguous(memory_format=torch.channels_last) - 0.5).to(images.dtype)
+
+    def forward(self, images):
+        features = self.features(images)
+        with torch.autocast(images.device.type, enabled=False):
+            return self.head(features.mean((2, 3)))
+
+
+class CNNClassifier(GCMClassifier):
+    """Trained by the same code and schedule as GCM. `explain` and `transform` do not work."""
+
+    def _build_net(self, y, **other_params):
+        return super()._build_net(y, **other_params).set_params(module=CNN)

@@ -1,0 +1,344 @@
+"""The tables and figures of the GCM paper, on our images. Plain GCM throughout.
+
+    python benchmarks/paper.py --cifar10 cifar10.npz --svhn svhn.npz                  # everything, 3 seeds
+    python benchmarks/paper.py --cifar10 cifar10.npz --only accuracy --seeds 0 --epochs 30
+
+Data: .npz files with X_train, y_train, X_test, y_test, or what `skgcm.datasets` reads: the official archive or folder
+of CIFAR-10, the official folder of SVHN. Writes benchmarks/results/paper-PART.md and .json, and paper-figure-*.png.
+
+--only accuracy | svhn | decline | figures    one part; decline and figures use the fits of seed 0
+--validate            hold out and score the last 5,000 training images instead, and write nothing: for choices
+--keep FOLDER         fits are kept there, and not repeated for the same data, parameters and code
+"""
+
+import argparse
+import copy
+import time
+from pathlib import Path
+
+import joblib
+import numpy as np
+import torch
+from _cnn import CNNClassifier
+from _common import RESULTS, machine, origin, versions, write
+from matplotlib import colormaps
+
+from skgcm import ContributionDisplay, GCMClassifier
+from skgcm.datasets import load_cifar10, load_npz, load_svhn
+from skgcm.inference import ieee_float32
+from skgcm.metrics import decline_ratio
+
+PAPER = {"GCM": 0.9043, "GCM, clipped": 0.8991, "CNN": None, "GCM, SVHN": 0.9619}
+MODELS = {
+    "GCM": (GCMClassifier, {}),
+    "GCM, clipped": (GCMClassifier, {"clip_negative": True}),
+    "CNN": (CNNClassifier, {}),
+}
+WAYS = {"itself": "イ", "absolute": "ロ", "mixed with image": "ハ", "times image": "ニ"}
+NAMES = np.array(["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"])
+
+
+def load(path, official):
+    """X_train, y_train, X_test, y_test, with the labels of CIFAR-10 as words."""
+    arrays = list(load_npz(path) if str(path).endswith(".npz") else official(path))
+    for i in (1, 3):
+        if official is load_cifar10 and arrays[i].dtype.kind in "iu":
+            arrays[i] = NAMES[arrays[i]]
+    return arrays
+
+
+def fit(model, X, y, params):
+    """The fitted classifier and the seconds that took."""
+    kind, own = MODELS[model]
+    start = time.perf_counter()
+    clf = kind(**own, **params).fit(X, y)
+    return clf, time.perf_counter() - start
+
+
+class Bench:
+    """Data and fits, made when a part asks for them."""
+
+    def __init__(self, args):
+        self.args = args
+        self.fit = joblib.Memory(args.keep, verbose=0).cache(fit) if args.keep else fit
+        self.data, self.fits = {}, {}
+
+    def load(self, name):
+        if name not in self.data:
+            path, official = {"cifar10": (self.args.cifar10, load_cifar10), "svhn": (self.args.svhn, load_svhn)}[name]
+            if path is None:
+                raise SystemExit(f"This part needs --{name}.")
+            X, y, X_test, y_test = load(path, official)
+            if self.args.validate:
+                X, y, X_test, y_test = X[:-5000], y[:-5000], X[-5000:], y[-5000:]
+            self.data[name] = X, y, X_test, y_test
+        return self.data[name]
+
+    def fitted(self, name, model, seed):
+        """Classifier, its accuracy and the seconds of its fit."""
+        key = name, model, seed
+        if key not in self.fits:
+            X, y, X_test, y_test = self.load(name)
+            augment = {"cifar10": "shift+flip", "svhn": "shift"}[name]
+            params = {"max_epochs": self.args.epochs, "augment": augment, "random_state": seed}
+            clf, seconds = self.fit(model, X, y, params)
+            self.fits[key] = clf, clf.score(X_test, y_test), seconds
+            print(f"{name}, {model}, seed {seed}: {self.fits[key][1]:.4f} in {seconds:.0f} s", flush=True)
+        return self.fits[key]
+
+    def accuracies(self, name, model):
+        runs = [self.fitted(name, model, seed) for seed in self.args.seeds]
+        return {
+            "parameters": sum(p.numel() for p in runs[0][0].net_.network.parameters()),
+            "seeds": self.args.seeds,
+            "accuracies": [accuracy for _, accuracy, _ in runs],
+            "mean": np.mean([accuracy for _, accuracy, _ in runs]),
+            "fit_s": [seconds for *_, seconds in runs],
+        }
+
+
+def accuracy_table(found):
+    lines = ["| | parameters | accuracy, mean | of each seed | the paper | a fit, s |", "|---|---|---|---|---|---|"]
+    for name, run in found.items():
+        each = ", ".join(f"{100 * a:.2f}" for a in run["accuracies"])
+        paper = f"{100 * PAPER[name]:.2f}" if PAPER[name] else ""
+        cells = [name, f"{run['parameters']:,}", f"{100 * run['mean']:.2f}", each, paper, f"{max(run['fit_s']):.0f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def accuracy(bench):
+    """Tables 6 and 7, and section 4.3."""
+    found = {model: bench.accuracies("cifar10", model) for model in MODELS}
+    gap = found["GCM"]["mean"] - found["CNN"]["mean"]
+    text = f"CIFAR-10, shifts and flips, {bench.args.epochs} epochs. Percent of the test images."
+    return [f"{text} GCM minus CNN: {100 * gap:+.2f}.", "", *accuracy_table(found)], found
+
+
+def svhn(bench):
+    """SVHN."""
+    found = {"GCM, SVHN": bench.accuracies("svhn", "GCM")}
+    n, m = (len(bench.load("svhn")[i]) for i in (0, 2))
+    official = "" if not str(bench.args.svhn).endswith(".npz") else (
+        " Not the official files: the digits are cut from the full-size photos of the official training set, of which "
+        "every fourth photo is held out and the paper's test photos are none."
+    )  # fmt: skip
+    text = f"SVHN, shifts, {bench.args.epochs} epochs, {n:,} digits, percent of {m:,} digits held out.{official}"
+    return [text, "", *accuracy_table(found)], found
+
+
+# ---- Table 8 ---------------------------------------------------------------------------------------------------------
+
+
+def enlarged(maps, size):
+    """(B, N, 8, 8) to the size of the images, bicubic."""
+    return torch.nn.functional.interpolate(maps, size=size, mode="bicubic", align_corners=False)
+
+
+class Methods:
+    """Maps of all classes, (B, N, R, C) or (B, N, R, C, D), by GCM and by the other methods on the CNN."""
+
+    def __init__(self, gcm, cnn):
+        from captum.attr import GuidedBackprop, LayerGradCam
+
+        self.gcm, self.n_classes = gcm, len(gcm.classes_)
+        self.cnn = copy.deepcopy(cnn.net_.network).eval().requires_grad_(False)
+        for module in self.cnn.modules():
+            if isinstance(module, torch.nn.ReLU):
+                module.inplace = False  # Captum changes gradients at it
+        self.guided, self.grad_cam = GuidedBackprop(self.cnn), LayerGradCam(self.cnn, self.cnn.layers)
+
+    def __call__(self, X):
+        """{method: maps} of uint8 images, and the images in [0, 1]."""
+        evidence = self.gcm.explain(X, "all")
+        device = next(self.cnn.parameters()).device
+        images = torch.from_numpy(evidence.images).to(device).permute(0, 3, 1, 2)
+        size = images.shape[2:]
+        with torch.no_grad():
+            features = self.cnn.features(images)
+            cam = enlarged(torch.einsum("bkrc,nk->bnrc", features, self.cnn.head.weight), size)
+        images.requires_grad_()
+        guided, grad_cam = [], []
+        for j in range(self.n_classes):
+            guided.append(self.guided.attribute(images, target=j).detach().permute(0, 2, 3, 1))
+            grad_cam.append(self.grad_cam.attribute(images, target=j, relu_attributions=True).detach())
+        guided, grad_cam = torch.stack(guided, 1), enlarged(torch.cat(grad_cam, 1), size)
+        maps = {
+            "GCM": evidence.cwm,
+            "Guided Backpropagation": guided,
+            "Guided Grad-CAM": guided * grad_cam[..., None],
+            "CAM": cam,
+            "Grad-CAM": grad_cam,
+        }
+        return {
+            name: np.asarray(found.cpu() if isinstance(found, torch.Tensor) else found) for name, found in maps.items()
+        }, evidence
+
+
+def coloured(maps, images):
+    """CAM's picture: each map (B, N, R, C), least to greatest value, in jet, 0.7 of it on 0.2 of the image."""
+    low, high = (bound(maps, axis=(2, 3), keepdims=True) for bound in (np.min, np.max))
+    jet = colormaps["jet"]((maps - low) / np.maximum(high - low, 1e-12))[..., :3]
+    return 0.7 * jet + 0.2 * images[:, None]
+
+
+def sums(maps, images):
+    """{way: (B, N)}: the sums of a method's maps made each way into what a person looks at."""
+    flat = maps if maps.ndim == 4 else maps.mean(4)
+    full = maps if maps.ndim == 5 else maps[..., None]
+    made = {
+        "itself": maps,
+        "absolute": np.abs(maps),
+        "mixed with image": coloured(flat, images),
+        "times image": full * images[:, None],
+    }
+    return {way: m.reshape(*m.shape[:2], -1).sum(2, dtype=np.float64) for way, m in made.items()}
+
+
+def decline(bench):
+    """Table 8: how much accuracy is lost when the sums of maps decide."""
+    gcm, cnn = (bench.fitted("cifar10", model, bench.args.seeds[0])[0] for model in ("GCM", "CNN"))
+    _, _, X, y = bench.load("cifar10")
+    X, y = X[: bench.args.images], np.searchsorted(gcm.classes_, y[: bench.args.images])
+    methods, found = Methods(gcm, cnn), {}
+    for part in np.array_split(np.arange(len(X)), max(1, len(X) // 100)):
+        with ieee_float32:
+            maps, evidence = methods(X[part])
+        for name, m in maps.items():
+            for way, total in sums(m, evidence.images).items():
+                found.setdefault(name, {}).setdefault(way, []).append(total)
+    scores = {"GCM": gcm.decision_function(X), "CNN": cnn.decision_function(X)}
+    ratios = {
+        name: {
+            way: decline_ratio(np.concatenate(t), scores["GCM" if name == "GCM" else "CNN"], y)
+            for way, t in ways.items()
+        }
+        for name, ways in found.items()
+    }
+    lines = [
+        f"CIFAR-10, {len(X):,} test images, seed {bench.args.seeds[0]}, {bench.args.epochs} epochs. (A − B) / A: A is "
+        "the accuracy of the scores, B that of the class whose map has the largest sum. The other methods are Captum's "
+        "(CAM ours) on the CNN.",
+        "",
+        "| | " + " | ".join(f"({sign}) {way}" for way, sign in WAYS.items()) + " |",
+        "|---|" + "---|" * len(WAYS),
+    ]  # fmt: skip
+    lines += [f"| {name} | " + " | ".join(f"{row[way]:.4f}" for way in WAYS) + " |" for name, row in ratios.items()]
+    return lines, ratios
+
+
+# ---- figures ---------------------------------------------------------------------------------------------------------
+
+
+def save(figure, name):
+    RESULTS.mkdir(exist_ok=True)
+    figure.savefig(RESULTS / f"paper-figure-{name}.png", dpi=70)
+    return f"![Figure {name}](paper-figure-{name}.png)"
+
+
+def one_of_each(y, chosen):
+    """The first image of each class among the chosen."""
+    return np.array(
+        [np.flatnonzero((y == label) & chosen)[0] for label in np.unique(y) if (chosen & (y == label)).any()]
+    )
+
+
+def comparison(gcm, cnn, X, y):
+    """Figure 10: rows of images, columns (a) to (i), for the true class."""
+    from matplotlib import pyplot as plt
+
+    maps, evidence = Methods(gcm, cnn)(X)
+    images, chosen = evidence.images, (np.arange(len(X)), np.searchsorted(gcm.classes_, y))
+    maps = {name: m[chosen] for name, m in maps.items()}
+    ccm = maps["GCM"] * images.mean(3)
+    grey = {name: m if m.ndim == 3 else m.mean(3) for name, m in maps.items()}
+    mixed = {name: coloured(grey[name][:, None], images)[:, 0] for name in ("CAM", "Grad-CAM")}
+    columns = {
+        "(a) image": images,
+        "(b) GCM: weights": maps["GCM"],
+        "(c) GCM: contributions": ccm,
+        "(d) Guided Backprop.": grey["Guided Backpropagation"],
+        "(e) Guided Grad-CAM": grey["Guided Grad-CAM"],
+        "(f) CAM": maps["CAM"],
+        "(g) CAM on image": mixed["CAM"],
+        "(h) Grad-CAM": maps["Grad-CAM"],
+        "(i) Grad-CAM on image": mixed["Grad-CAM"],
+    }
+    figure, axes = plt.subplots(len(X), len(columns), figsize=(1.5 * len(columns), 1.55 * len(X)), layout="constrained")
+    for j, (title, pictures) in enumerate(columns.items()):
+        axes[0, j].set_title(title, fontsize=8)
+        for i, picture in enumerate(pictures):
+            limit = np.abs(picture).max()
+            colours = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit} if picture.ndim == 2 else {}
+            axes[i, j].imshow(picture.clip(0, 1) if picture.ndim == 3 else picture, **colours)
+            axes[i, j].set(xticks=[], yticks=[])
+    for i, label in enumerate(y):
+        axes[i, 0].set_ylabel(label)
+    return figure
+
+
+def figures(bench):
+    """Figures 6 to 10, on our images."""
+    seed = bench.args.seeds[0]
+    gcm, clipped, cnn = (bench.fitted("cifar10", model, seed)[0] for model in MODELS)
+    _, _, X, y = bench.load("cifar10")
+    X, y = X[:2000], y[:2000]
+    right = gcm.predict(X) == y
+    rows, wrong = one_of_each(y, right)[:5], one_of_each(y, ~right)[:5]
+    draw = ContributionDisplay.from_estimator
+    lines = [
+        "The first test images of each class that the classifier names rightly, or wrongly; none is picked. Red raises "
+        "the score of the class, blue lowers it; in figures 6 to 9 true classes are framed.",
+        "",
+        save(draw(gcm, X[rows], y[rows], classes="top-2").figure_, "6"),
+        "Contributions to the two best classes. CIFAR-10, GCM.",
+        "",
+        save(draw(clipped, X[rows], y[rows], classes="top-2").figure_, "7"),
+        "The same images by the clipped variant, whose weights are never negative.",
+        "",
+    ]
+    if bench.args.svhn is not None:
+        digits, _, _ = bench.fitted("svhn", "GCM", seed)
+        _, _, X_digits, y_digits = bench.load("svhn")
+        some = one_of_each(y_digits, np.arange(len(y_digits)) < 500)[:5]
+        display = draw(digits, X_digits[some], y_digits[some], classes="top-2")
+        lines += [save(display.figure_, "8"), "SVHN.", ""]
+    lines += [
+        save(draw(gcm, X[wrong], y[wrong], classes="top-2").figure_, "9"),
+        "Images that are named wrongly.",
+        "",
+        save(comparison(gcm, cnn, X[rows], y[rows]), "10"),
+        "The true class by each method. Each map has its own scale, white is 0.",
+    ]
+    return lines, {"seed": seed, "images": rows.tolist(), "wrong": wrong.tolist()}
+
+
+PARTS = {"accuracy": accuracy, "svhn": svhn, "decline": decline, "figures": figures}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cifar10", metavar="PATH")
+    parser.add_argument("--svhn", metavar="PATH")
+    parser.add_argument("--only", choices=PARTS, nargs="+", default=list(PARTS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--images", type=int, default=10_000, help="test images of Table 8 (default: 10,000)")
+    parser.add_argument("--validate", action="store_true")
+    parser.add_argument("--keep", metavar="FOLDER")
+    args = parser.parse_args()
+    bench = Bench(args)
+    given = [f"--{name} {Path(path).name}" for name in ("cifar10", "svhn") if (path := getattr(args, name))]
+    head = {"machine": machine(), "versions": versions("scikit-learn", "skorch", "captum")}
+    for part in args.only:
+        command = f"python benchmarks/paper.py {' '.join(given)} --only {part} --seeds {' '.join(map(str, args.seeds))}"
+        head["command"] = f"{command} --epochs {args.epochs}"
+        lines, found = PARTS[part](bench)
+        lines = [f"# The paper's experiments: {part}", "", origin(head), "", *lines]
+        print("\n".join(lines))
+        if not args.validate:
+            write(f"paper-{part}", lines, {**head, "epochs": args.epochs, "seeds": args.seeds, "found": found})
+
+
+if __name__ == "__main__":
+    main()
