@@ -1,5 +1,6 @@
 """The comparison CNN of the paper's section 4.4: layers like GCM's, average pooling at 8 x 8, one linear layer."""
 
+import copy
 from itertools import pairwise
 
 import torch
@@ -32,6 +33,15 @@ class CNN(GCM):
         features = self.features(images)
         with torch.autocast(images.device.type, enabled=False):
             return self.head(features.mean((2, 3)))
+
+
+def for_captum(cnn):
+    """A copy in evaluation whose ReLUs do not work in place: Captum changes the gradients at them."""
+    cnn = copy.deepcopy(cnn).eval().requires_grad_(False)
+    for module in cnn.modules():
+        if isinstance(module, nn.ReLU):
+            module.inplace = False
+    return cnn
 
 
 class CNNClassifier(GCMClassifier):

@@ -12,14 +12,13 @@ of CIFAR-10, the official folder of SVHN. Writes benchmarks/results/paper-PART.m
 """
 
 import argparse
-import copy
 import time
 from pathlib import Path
 
 import joblib
 import numpy as np
 import torch
-from _cnn import CNNClassifier
+from _cnn import CNNClassifier, for_captum
 from _common import RESULTS, machine, origin, versions, write
 from matplotlib import colormaps
 
@@ -142,10 +141,7 @@ class Methods:
         from captum.attr import GuidedBackprop, LayerGradCam
 
         self.gcm, self.n_classes = gcm, len(gcm.classes_)
-        self.cnn = copy.deepcopy(cnn.net_.network).eval().requires_grad_(False)
-        for module in self.cnn.modules():
-            if isinstance(module, torch.nn.ReLU):
-                module.inplace = False  # Captum changes gradients at it
+        self.cnn = for_captum(cnn.net_.network)
         self.guided, self.grad_cam = GuidedBackprop(self.cnn), LayerGradCam(self.cnn, self.cnn.layers)
 
     def __call__(self, X):

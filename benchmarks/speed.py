@@ -11,12 +11,12 @@ benchmarks/results/speed-cpu.md and .json (speed-cuda where there is a GPU) and 
 import argparse
 import warnings
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from _cnn import CNN, for_captum
 from _common import in_process, in_turn, machine, origin, ratio, seconds, spread, versions, write
 from torch import nn
 
@@ -157,9 +157,9 @@ def explaining(method):
         return lambda: clf.explain(X, classes="all")
     from captum.attr import GuidedBackprop, LayerGradCam
 
-    cnn = CNN().eval().to(DEVICE)
+    cnn = for_captum(CNN(10)).to(DEVICE)
     images = (torch.from_numpy(X).to(DEVICE).permute(0, 3, 1, 2).float() / 255).requires_grad_()
-    captum = LayerGradCam(cnn, cnn[-4]) if method == "cam" else GuidedBackprop(cnn)
+    captum = LayerGradCam(cnn, cnn.layers) if method == "cam" else GuidedBackprop(cnn)
     warnings.simplefilter("ignore")  # Captum's, about its hooks
     return lambda: [captum.attribute(images, target=j) for j in range(10)]
 
@@ -304,20 +304,9 @@ def bench_classes(rounds=9):
     return rows
 
 
-class CNN(nn.Sequential):
-    """A plain CNN of about as many parameters: the same layers, global average pooling at 8 x 8, one linear layer."""
-
-    def __init__(self):
-        widths, layers = [3, 16, 16, 16, 32, 32, 32, 64, 64, 64, 64], []
-        for i, (n_in, n_out) in enumerate(pairwise(widths)):
-            conv = nn.Conv2d(n_in, n_out, 3, stride=1 + (i in (3, 6)), padding=1, bias=False)
-            layers += [conv, nn.BatchNorm2d(n_out), nn.ReLU()]
-        super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
-
-
 def bench_captum(rounds=9):
     times = in_turn({method: partial(explaining, method) for method in ("ours", "cam", "guided")}, rounds)
-    n = sum(p.numel() for p in CNN().parameters())
+    n = sum(p.numel() for p in CNN(10).parameters())
     return [
         row(f"maps of 10 classes, over Captum's LayerGradCam [CNN of {n:,}]", ">= 10", ratio(times, "ours", "cam")),
         row("maps of 10 classes, over Captum's GuidedBackprop", ">= 20", ratio(times, "ours", "guided")),

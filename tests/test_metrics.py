@@ -1,7 +1,16 @@
 import numpy as np
 import pytest
 
-from skgcm.metrics import decline_ratio
+from skgcm import GCMClassifier
+from skgcm.metrics import (
+    additivity_error,
+    decline_ratio,
+    deletion_curve,
+    energy_in_boxes,
+    grid_pointing_game,
+    insertion_curve,
+    pointing_game,
+)
 
 SCORES = np.eye(4)[[0, 1, 2, 3, 0]]  # the last is wrong
 Y = np.array([0, 1, 2, 3, 1])
@@ -31,7 +40,7 @@ def test_float16_sums_do_not_overflow():
 @pytest.mark.parametrize(
     ("maps", "scores", "y", "message"),
     [
-        (np.zeros((5, 1, 2, 2)), SCORES, Y, r"maps of shape \(5, 1, 2, 2\) are not those of all classes"),
+        (np.zeros((5, 1, 2, 2)), SCORES, Y, r"maps of shape \(5, 1, 2, 2\) do not go with scores"),
         (SCORES, SCORES, Y[:4], "inconsistent numbers of samples"),
         (SCORES, SCORES, Y + 1, "must hold a position 0 .. 3"),
         (SCORES, SCORES, Y.astype(str), "must hold a position 0 .. 3"),
@@ -43,3 +52,211 @@ def test_float16_sums_do_not_overflow():
 def test_errors(maps, scores, y, message):
     with pytest.raises(ValueError, match=message):
         decline_ratio(maps, scores, y)
+
+
+def test_additivity_error_is_a_part_of_the_largest_score():
+    maps = np.array([[[[1.0, 3.0]], [[0.0, -8.0]]]])
+    assert additivity_error(maps, [[2.0, -4.0]]) == 0
+    assert additivity_error(maps, [[2.0, -5.0]]) == 0.2
+    assert np.isnan(additivity_error(maps * 0, [[0.0, 0.0]]))
+
+
+# ---- grid pointing game ----
+
+
+def images_of(classes, shape=(2, 3)):
+    """Images in which each pixel holds the position of the class, and probabilities that name it."""
+    X = np.broadcast_to(np.asarray(classes)[:, None, None], (len(classes), *shape)).astype(np.uint8)
+    return X, np.eye(max(classes) + 1)[classes]
+
+
+def knows(grids, labels):
+    return (grids[:, None] == labels[:, :, None, None]).astype(float)
+
+
+def everywhere(grids, labels):
+    return np.ones((*labels.shape, *grids.shape[1:]))
+
+
+@pytest.mark.parametrize("side", [1, 2, 3])
+def test_evidence_on_the_own_cell_only(side):
+    X, proba = images_of(list(range(9)) * 4)
+    y = np.arange(36) % 9
+    game = grid_pointing_game(knows, X, y, proba, side=side, n_grids=4, batch_size=3)
+    assert game.shares.shape == (4, side * side)
+    assert (game.shares == 1).all()
+    assert all(len(set(y[grid])) == side * side for grid in game.indices)
+    assert len(np.unique(game.indices)) == game.indices.size
+    assert game.percentiles[5] == game.mean == 1
+
+
+def test_evidence_everywhere_and_nowhere():
+    X, proba = images_of(range(4))
+    assert (grid_pointing_game(everywhere, X, np.arange(4), proba, side=2).shares == 0.25).all()
+    game = grid_pointing_game(lambda *args: -everywhere(*args)[..., None], X, np.arange(4), proba, side=2)
+    assert (game.shares == 0).all()
+
+
+def test_shares_by_hand():
+    X, proba = images_of(range(4))
+
+    def explain(grids, labels):  # 3 on the first pixel of the own cell, 1 on the last pixel of the grid, else -5
+        maps = np.full((*labels.shape, 4, 6), -5.0)
+        first = knows(grids, labels)[:, :, ::2, ::3] > 0
+        maps[:, :, ::2, ::3][first] = 3
+        maps[:, :, -1, -1] = 1
+        return maps
+
+    game = grid_pointing_game(explain, X, np.arange(4), proba, side=2)
+    assert game.shares.tolist() == [[0.75, 0.75, 0.75, 1.0]]
+    assert game.mean == 0.8125
+
+
+def test_a_mean_filter_spreads_evidence():
+    X, proba = images_of(range(4), (3, 3))
+
+    def explain(grids, labels):
+        maps = np.zeros((*labels.shape, 6, 6))
+        maps[:, :, 2, 2] = 9
+        return maps
+
+    game = grid_pointing_game(explain, X, np.arange(4), proba, side=2, smoothing=3)
+    np.testing.assert_allclose(game.shares, [[4 / 9, 2 / 9, 2 / 9, 1 / 9]])
+
+
+def test_the_most_confident_right_images_come_first_and_doubtful_ones_never():
+    X, proba = images_of([0, 0, 0, 0, 1, 1, 1, 1])
+    y = np.array([0, 0, 0, 1, 1, 1, 1, 1])  # the fourth is wrong
+    proba = 0.5 + (proba - 0.5) * np.array([0.2, 0.8, 0.5, 1, 0.3, 0.9, 0, 0.6])[:, None]  # the seventh is in doubt
+    game = grid_pointing_game(everywhere, X, y, proba, side=1, n_grids=99)
+    assert game.indices[y[game.indices] == 0].tolist() == [1, 2, 0]
+    assert game.indices[y[game.indices] == 1].tolist() == [5, 7, 4]
+
+
+def test_labels_may_be_words_and_classes_may_be_missing():
+    X, proba = images_of(range(4))
+    y, seen = np.array([*"abcd"]), []
+
+    def explain(grids, labels):
+        seen.extend(labels[0])
+        return everywhere(grids, labels)
+
+    proba = np.hstack([proba, np.zeros((4, 1))])
+    grid_pointing_game(explain, X, y, proba, classes=[*"abcde"], side=2)
+    assert sorted(seen) == [*"abcd"]
+    with pytest.raises(ValueError, match="5 columns for 4 classes"):
+        grid_pointing_game(explain, X, y, proba, side=2)
+
+
+def test_grids_that_cannot_be_made_and_maps_of_another_size():
+    X, proba = images_of(range(4))
+    with pytest.raises(ValueError, match="too few for a grid of 9 distinct classes"):
+        grid_pointing_game(knows, X, np.arange(4), proba)
+    with pytest.raises(ValueError, match=r"returned maps of shape \(1, 4, 2, 3\); expected \(1, 4, 4, 6\)"):
+        grid_pointing_game(lambda *args: np.ones((1, 4, 2, 3)), X, np.arange(4), proba, side=2)
+
+
+def test_the_game_on_a_fitted_classifier():
+    rng = np.random.default_rng(0)
+    X, y = rng.integers(0, 60, (80, 8, 8, 3), dtype=np.uint8), np.arange(80) % 4
+    X[y == 3, 2:6, 2:6] += 150
+    for channel in range(3):
+        X[y == channel, 2:6, 2:6, channel] += 150
+    clf = GCMClassifier(max_epochs=15, batch_size=16, device="cpu", random_state=0).fit(X, y)
+
+    def explain(grids, labels):
+        return clf.explain(grids, labels, any_size=True).ccm
+
+    game = grid_pointing_game(explain, X, y, clf.predict_proba(X), classes=clf.classes_, side=2)
+    assert 0.25 < game.mean <= 1
+
+
+# ---- boxes ----
+
+MAP = np.array([[[4.0, -9.0, 0.0], [1.0, 2.0, 1.0]]])
+
+
+@pytest.mark.parametrize(
+    ("boxes", "energy", "hit"),
+    [
+        ([(0, 0, 1, 1)], 0.5, True),
+        ([(0, 0, 2, 1)], 0.5, True),
+        ([(1, 1, 3, 2)], 0.375, False),
+        ([(0, 0, 1, 2), (0, 1, 3, 2)], 1, True),
+        ([(2, 0, 3, 1)], 0, False),
+        ([], 0, False),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("channels", [False, True])
+def test_boxes_by_hand(boxes, energy, hit, channels):
+    maps = np.stack([MAP - 1, np.ones_like(MAP)], axis=3) if channels else MAP
+    assert energy_in_boxes(maps, [boxes]).tolist() == [energy]
+    assert pointing_game(maps, [boxes]).tolist() == [hit]
+
+
+@pytest.mark.parametrize("box", [(0, 0, 4, 1), (-1, 0, 1, 1), (1, 0, 1, 1), (0, 2, 1, 1)], ids=str)
+def test_boxes_that_leave_the_image(box):
+    with pytest.raises(ValueError, match="is none in an image of 2 rows and 3 columns"):
+        energy_in_boxes(MAP, [[box]])
+
+
+def test_boxes_of_other_images():
+    with pytest.raises(ValueError, match="boxes are of 2 images, maps of 1"):
+        pointing_game(MAP, [[], []])
+    with pytest.raises(ValueError, match=r"must be \(n, R, C\), or"):
+        energy_in_boxes(MAP[0], [[], []])
+
+
+# ---- deletion and insertion ----
+
+
+def brightness(X):
+    bright = X.reshape(len(X), -1).mean(axis=1) / 100
+    return np.column_stack([1 - bright, bright])
+
+
+def test_curves_by_hand():
+    X = np.array([[[40.0, 30.0], [20.0, 10.0]]])
+    most = deletion_curve(brightness, X, X, [1], fill="black", n_steps=4)
+    np.testing.assert_allclose(most.probabilities, [0.25, 0.15, 0.075, 0.025, 0])
+    np.testing.assert_allclose(most.shares, [0, 0.25, 0.5, 0.75, 1])
+    assert most.area == pytest.approx(0.375 / 4)
+    least = deletion_curve(brightness, X, X, [1], order="least", fill="black", n_steps=4)
+    np.testing.assert_allclose(least.probabilities, [0.25, 0.225, 0.175, 0.1, 0])
+    inserted = insertion_curve(brightness, X, X, [1], fill="black", n_steps=4)
+    np.testing.assert_allclose(inserted.probabilities, [0, 0.1, 0.175, 0.225, 0.25])
+    assert inserted.area == pytest.approx(least.area)
+    other = insertion_curve(brightness, X, X, [0], order="least", fill="black", n_steps=4)
+    np.testing.assert_allclose(other.probabilities, [1, 0.975, 0.925, 0.85, 0.75])
+
+
+def test_the_mean_colour_of_all_images_takes_the_place():
+    X, seen = np.arange(24, dtype=np.uint8).reshape(2, 2, 2, 3), []
+
+    def predict_proba(X):
+        seen.append(X)
+        return np.zeros((len(X), 2))
+
+    before = X.copy()
+    deletion_curve(predict_proba, X, np.ones(X.shape), [0, 1], n_steps=1)
+    assert seen[1].dtype == np.uint8
+    assert (seen[1] == np.round(X.mean(axis=(0, 1, 2)))).all()
+    np.testing.assert_array_equal(X, before)
+
+
+@pytest.mark.parametrize("curve", [deletion_curve, insertion_curve])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"order": "worst"}, "order='worst' is not one of"),
+        ({"fill": "white"}, "fill='white' is not one of"),
+        ({"maps": np.ones((1, 3, 2))}, r"maps of shape \(1, 3, 2\) are not one map"),
+        ({"y": [0, 1]}, "inconsistent numbers of samples"),
+    ],
+    ids=["order", "fill", "maps", "y"],
+)
+def test_errors_of_the_curves(curve, changes, message):
+    params = {"maps": np.ones((1, 2, 2)), "y": [0], **changes}
+    with pytest.raises(ValueError, match=message):
+        curve(brightness, np.ones((1, 2, 2)), **params)

@@ -1,7 +1,46 @@
-"""How good are maps? On plain arrays, of any method."""
+"""Whether maps say what the scores say."""
 
 import numpy as np
 from sklearn.utils.validation import check_array, check_consistent_length
+
+
+def _maps_and_scores(maps, scores):
+    scores = check_array(scores, input_name="scores")
+    maps = check_array(maps, allow_nd=True, dtype=None, input_name="maps")
+    check_consistent_length(maps, scores)
+    if maps.shape[:2] != scores.shape:
+        raise ValueError(
+            f"maps of shape {maps.shape} do not go with scores of shape {scores.shape}. Expected maps of shape "
+            f"({scores.shape[0]}, {scores.shape[1]}, ...), one for each score."
+        )
+    return maps, scores
+
+
+def additivity_error(maps, scores):
+    """Largest difference between the mean of a map and the score it should explain, in parts of the largest score.
+
+    Parameters
+    ----------
+    maps : array-like (n, k, ...), numbers
+        Maps whose plain average should be the score: ``Explanation.ccm`` or ``pixel_contributions``.
+    scores : array-like (n, k), numbers
+        Their scores.
+
+    Returns
+    -------
+    float
+        0 or more; of GCM about 1e-7, the rounding of float32. NaN where all scores are 0.
+
+    Examples
+    --------
+    >>> from skgcm.metrics import additivity_error
+    >>> additivity_error([[[1.0, 3.0]]], [[2.0]]), additivity_error([[[1.0, 3.0]]], [[4.0]])
+    (0.0, 0.5)
+    """
+    maps, scores = _maps_and_scores(maps, scores)
+    means = maps.reshape(*scores.shape, -1).mean(axis=2, dtype=np.float64)
+    largest = np.abs(scores).max()
+    return float(np.abs(means - scores).max() / largest) if largest else float("nan")
 
 
 def decline_ratio(maps, scores, y):
@@ -44,15 +83,9 @@ def decline_ratio(maps, scores, y):
     >>> print(f"{decline_ratio(sums, scores, y):.2f}")
     0.33
     """
-    scores = check_array(scores, input_name="scores")
-    maps = check_array(maps, allow_nd=True, dtype=None, input_name="maps")
+    maps, scores = _maps_and_scores(maps, scores)
     y = np.asarray(y)
-    check_consistent_length(maps, scores, y)
-    if maps.shape[:2] != scores.shape:
-        raise ValueError(
-            f"maps of shape {maps.shape} are not those of all classes in scores of shape {scores.shape}. Expected "
-            f"({scores.shape[0]}, {scores.shape[1]}, ...): ask for the maps of all classes."
-        )
+    check_consistent_length(scores, y)
     if y.ndim != 1 or y.dtype.kind not in "iu" or y.min() < 0 or y.max() >= scores.shape[1]:
         raise ValueError(
             f"y={y!r} must hold a position 0 .. {scores.shape[1] - 1} for each image: "

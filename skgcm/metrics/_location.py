@@ -1,0 +1,235 @@
+"""Where the evidence is."""
+
+import numpy as np
+from scipy.ndimage import uniform_filter
+from sklearn.utils import Bunch, check_random_state
+from sklearn.utils.validation import check_array, check_consistent_length
+
+PERCENTILES = (5, 25, 50, 75, 95)
+
+
+def _positive(maps):
+    """A+ of maps (..., R, C): what speaks for the class, float64."""
+    return np.maximum(np.asarray(maps, dtype=np.float64), 0)
+
+
+def _share(inside, overall):
+    """Inside / overall, 0 where there is nothing."""
+    return np.divide(inside, overall, out=np.zeros_like(overall), where=overall > 0)
+
+
+def _draw_grids(y, confidence, classes, n_cells, n_grids, rng):
+    """Indices (n_grids, n_cells) of images: distinct classes at random, of each the most confident image left."""
+    ranked = {label: np.flatnonzero(y == label) for label in classes}
+    ranked = {label: list(index[np.argsort(-confidence[index], kind="stable")]) for label, index in ranked.items()}
+    grids = []
+    while len(grids) < n_grids:
+        left = [label for label in classes if ranked[label]]
+        if len(left) < n_cells:
+            break
+        chosen = rng.choice(len(left), n_cells, replace=False)
+        grids.append([ranked[left[i]].pop(0) for i in chosen])
+    return np.array(grids, dtype=np.int64).reshape(-1, n_cells)
+
+
+def _assemble(cells, side):
+    """Images (m, side * side, R, C, ...) -> grids (m, side * R, side * C, ...), row by row."""
+    m, _, n_rows, n_columns = cells.shape[:4]
+    grid = cells.reshape(m, side, side, n_rows, n_columns, *cells.shape[4:]).swapaxes(2, 3)
+    return grid.reshape(m, side * n_rows, side * n_columns, *cells.shape[4:])
+
+
+def grid_pointing_game(
+    explain, X, y, proba, *, classes=None, side=3, n_grids=500, smoothing=1, batch_size=20, random_state=42
+):
+    """What share of the positive evidence for a class lies on its own image, in a grid of images of other classes.
+
+    Images that are classified rightly with a probability above 0.5 are sorted by it within their class. Each grid takes
+    side * side distinct classes at random, and of each class the most confident image that no grid has had. For each
+    cell the maps of its class are asked for over the whole grid: the share is the sum of their positive values inside
+    the cell over that of all, 0 where nothing is positive.
+
+    Parameters
+    ----------
+    explain : callable (grids, labels) -> maps
+        Gets grids (m, side * R, side * C) or (m, side * R, side * C, D) in the dtype of X, and labels (m, side * side),
+        the class of each cell, row by row; returns maps (m, side * side, side * R, side * C) or with channels (..., D),
+        which are summed. Of a GCMClassifier: ``lambda grids, labels: clf.explain(grids, labels, any_size=True).ccm``.
+    X : ndarray (n, R, C) or (n, R, C, D)
+        Test images.
+    y : array-like (n,)
+        Their true labels.
+    proba : array-like (n, N)
+        Their predicted probabilities.
+    classes : array-like (N,), default=None
+        The labels in the order of the columns of `proba`. None: the sorted labels in y.
+    side : int, default=3
+        Cells in a row and in a column of a grid.
+    n_grids : int, default=500
+        Grids, or fewer where the images do not suffice.
+    smoothing : int, default=1
+        Side of the mean filter over maps before their positive part is taken; 1 is none.
+    batch_size : int, default=20
+        Grids explained at once.
+    random_state : int, RandomState instance or None, default=42
+        Which classes make up a grid.
+
+    Returns
+    -------
+    sklearn.utils.Bunch
+        shares : ndarray (grids, side * side), 0 .. 1; mean : float; percentiles : dict of the 5th, 25th, 50th, 75th and
+        95th percentile; indices : ndarray (grids, side * side), the images of the cells.
+
+    Raises
+    ------
+    ValueError
+        If no grid can be made, or `explain` returns maps of another shape.
+
+    References
+    ----------
+    M. Böhle, M. Fritz, B. Schiele: Convolutional Dynamic Alignment Networks for Interpretable Classifications, CVPR
+    2021, section 4; B-cos Networks: Alignment is All We Need for Interpretability, CVPR 2022.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skgcm.metrics import grid_pointing_game
+    >>> X, y = np.full((4, 2, 2), [[[1]], [[2]], [[3]], [[4]]]), np.array([1, 2, 3, 4])
+    >>> def explain(grids, labels):  # one that knows: each class has its own grey
+    ...     return (grids[:, None] == labels[:, :, None, None]).astype(float)
+    >>> grid_pointing_game(explain, X, y, np.eye(4), side=2).mean
+    1.0
+    """
+    X, y, proba = np.asarray(X), np.asarray(y), check_array(proba, input_name="proba")
+    check_consistent_length(X, y, proba)
+    classes = np.unique(y) if classes is None else np.asarray(classes)
+    if len(classes) != proba.shape[1]:
+        raise ValueError(
+            f"proba has {proba.shape[1]} columns for {len(classes)} classes. Pass classes, the labels of the columns."
+        )
+    confidence = proba.max(axis=1)
+    usable = np.flatnonzero((classes[proba.argmax(axis=1)] == y) & (confidence > 0.5))
+    rng = check_random_state(random_state)
+    grids = usable[_draw_grids(y[usable], confidence[usable], classes, side * side, n_grids, rng)]
+    if not len(grids):
+        raise ValueError(
+            f"Of {len(X)} images {len(usable)} are classified rightly with a probability above 0.5, too few for a grid "
+            f"of {side * side} distinct classes. Pass more images, or a smaller side than {side}."
+        )
+    shares = []
+    for start in range(0, len(grids), batch_size):
+        batch = grids[start : start + batch_size]
+        images, labels = _assemble(X[batch], side), y[batch]
+        maps = np.asarray(explain(images, labels), dtype=np.float64)
+        expected = (*labels.shape, *images.shape[1:3])
+        if maps.shape[:4] != expected or maps.ndim > 5:
+            raise ValueError(f"explain returned maps of shape {maps.shape}; expected {expected}, or with channels.")
+        maps = maps.sum(axis=4) if maps.ndim == 5 else maps
+        if smoothing > 1:
+            maps = uniform_filter(maps, (0, 0, smoothing, smoothing), mode="constant")
+        maps = _positive(maps)
+        n_rows, n_columns = X.shape[1:3]
+        cells = maps.reshape(len(batch), side * side, side, n_rows, side, n_columns).sum(axis=(3, 5))
+        own = np.arange(side * side)
+        inside = cells.reshape(len(batch), side * side, -1)[:, own, own]
+        shares.append(_share(inside, maps.sum(axis=(2, 3))))
+    shares = np.concatenate(shares)
+    percentiles = {p: float(np.percentile(shares, p)) for p in PERCENTILES}
+    return Bunch(shares=shares, mean=float(shares.mean()), percentiles=percentiles, indices=grids)
+
+
+def _box_masks(boxes, shape):
+    """Boolean (n, R, C) from boxes, image by image: True inside any of an image's boxes."""
+    n, n_rows, n_columns = shape
+    if len(boxes) != n:
+        raise ValueError(f"boxes are of {len(boxes)} images, maps of {n}. Pass a list of boxes for each image.")
+    masks = np.zeros(shape, dtype=bool)
+    for mask, own in zip(masks, boxes, strict=True):
+        own = np.asarray(own).reshape(-1, 4)
+        for left, top, right, bottom in np.round(own).astype(int):
+            if not (0 <= left < right <= n_columns and 0 <= top < bottom <= n_rows):
+                raise ValueError(
+                    f"box ({left}, {top}, {right}, {bottom}) is none in an image of {n_rows} rows and {n_columns} "
+                    "columns. Expected (left, top, right, bottom) in pixels, right and bottom just outside."
+                )
+            mask[top:bottom, left:right] = True
+    return masks
+
+
+def _maps_and_boxes(maps, boxes):
+    maps = check_array(maps, allow_nd=True, input_name="maps")
+    if maps.ndim == 4:
+        maps = maps.sum(axis=3)
+    if maps.ndim != 3:
+        raise ValueError(f"maps of shape {maps.shape} must be (n, R, C), or (n, R, C, D): one map for each image.")
+    return maps, _box_masks(boxes, maps.shape)
+
+
+def energy_in_boxes(maps, boxes):
+    """Share of an image's positive evidence that lies inside its boxes.
+
+    Parameters
+    ----------
+    maps : array-like (n, R, C) or (n, R, C, D), numbers
+        One map for each image, of its true class for instance: ``clf.explain(X, y[:, None]).ccm[:, 0]``. Channels are
+        summed.
+    boxes : sequence of n sequences of (left, top, right, bottom)
+        The boxes of each image in pixels; right and bottom are the first column and row outside. They may overlap.
+
+    Returns
+    -------
+    ndarray (n,)
+        0 .. 1: the sum of positive values inside any box over that of all; 0 where nothing is positive.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not agree, or a box is empty or leaves its image.
+
+    References
+    ----------
+    H. Wang et al.: Score-CAM, CVPR Workshops 2020, "energy-based pointing game".
+
+    Examples
+    --------
+    >>> from skgcm.metrics import energy_in_boxes
+    >>> energy_in_boxes([[[3.0, 1.0], [-9.0, 0.0]]], [[(0, 0, 1, 1)]])
+    array([0.75])
+    """
+    maps, inside = _maps_and_boxes(maps, boxes)
+    maps = _positive(maps)
+    return _share((maps * inside).sum(axis=(1, 2)), maps.sum(axis=(1, 2)))
+
+
+def pointing_game(maps, boxes):
+    """Whether an image's largest evidence lies inside its boxes.
+
+    Parameters
+    ----------
+    maps, boxes
+        As in :func:`energy_in_boxes`.
+
+    Returns
+    -------
+    ndarray (n,) bool
+        Its mean is the share of hits. Of several largest pixels the first, row by row, counts.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not agree, or a box is empty or leaves its image.
+
+    References
+    ----------
+    J. Zhang et al.: Top-down Neural Attention by Excitation Backprop, ECCV 2016. Without that paper's tolerance of 15
+    pixels around a box.
+
+    Examples
+    --------
+    >>> from skgcm.metrics import pointing_game
+    >>> pointing_game([[[3.0, 1.0], [-9.0, 0.0]]], [[(0, 0, 1, 1)]])
+    array([ True])
+    """
+    maps, inside = _maps_and_boxes(maps, boxes)
+    largest = maps.reshape(len(maps), -1).argmax(axis=1)
+    return inside.reshape(len(maps), -1)[np.arange(len(maps)), largest]

@@ -1,0 +1,115 @@
+"""Whether the decision depends on what the maps say it depends on."""
+
+import numpy as np
+from sklearn.utils import Bunch
+from sklearn.utils.validation import check_array, check_consistent_length
+
+ORDERS, FILLS = ("most", "least"), ("mean", "black")
+
+
+def deletion_curve(predict_proba, X, maps, y, *, order="most", fill="mean", n_steps=20):
+    """Probability of a class while pixels are replaced in the order of their evidence for it.
+
+    Parameters
+    ----------
+    predict_proba : callable (X) -> (n, N)
+        Probabilities, ``clf.predict_proba`` for instance.
+    X : ndarray (n, R, C) or (n, R, C, D)
+        Images.
+    maps : array-like (n, R, C) or (n, R, C, D), numbers
+        One map for each image, of the class in `y`: ``clf.explain(X, labels[:, None]).ccm[:, 0]``. Channels are summed.
+    y : array-like (n,), integers
+        The class of each image, as a position 0 .. N - 1 among the columns of `predict_proba`.
+    order : {"most", "least"}, default="most"
+        Which pixels go first: those of most evidence (a steep fall is good), or of least (a level line is good).
+    fill : {"mean", "black"}, default="mean"
+        What takes their place: the mean colour of X, or 0.
+    n_steps : int, default=20
+        Points of the curve after the first, at equal shares of pixels.
+
+    Returns
+    -------
+    sklearn.utils.Bunch
+        shares : ndarray (n_steps + 1,), 0 .. 1, share of pixels replaced; probabilities : ndarray (n_steps + 1,), mean
+        over the images; area : float, under the curve, by trapezoids.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not agree, or `order` or `fill` is none of these.
+
+    References
+    ----------
+    V. Petsiuk, A. Das, K. Saenko: RISE: Randomized Input Sampling for Explanation of Black-box Models, BMVC 2018;
+    W. Samek et al.: Evaluating the Visualization of What a Deep Neural Network Has Learned, 2017.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skgcm.metrics import deletion_curve
+    >>> def brightness(X):
+    ...     bright = X.mean(axis=(1, 2))
+    ...     return np.column_stack([1 - bright, bright])
+    >>> X = np.array([[[1.0, 0.0], [1.0, 0.0]]])
+    >>> curve = deletion_curve(brightness, X, X, [1], fill="black", n_steps=2)
+    >>> curve.probabilities, curve.area
+    (array([0.5, 0. , 0. ]), 0.125)
+    """
+    X, y = np.asarray(X), np.asarray(y)
+    maps = check_array(maps, allow_nd=True, input_name="maps")
+    check_consistent_length(X, maps, y)
+    maps = maps.sum(axis=3) if maps.ndim == 4 else maps
+    if X.ndim not in (3, 4) or maps.shape != X.shape[:3]:
+        raise ValueError(f"maps of shape {maps.shape} are not one map (R, C) for each image in X of shape {X.shape}.")
+    for name, value, known in (("order", order, ORDERS), ("fill", fill, FILLS)):
+        if value not in known:
+            raise ValueError(f"{name}={value!r} is not one of {known}.")
+    filled = np.zeros(X.shape[3:]) if fill == "black" else X.mean(axis=(0, 1, 2))
+    filled = np.round(filled) if X.dtype.kind in "iu" else filled
+    ranks = np.argsort(maps.reshape(len(X), -1), axis=1, kind="stable")
+    rank = np.empty_like(ranks)
+    np.put_along_axis(rank, ranks[:, ::-1] if order == "most" else ranks, np.arange(ranks.shape[1])[None], axis=1)
+    rank = rank.reshape(X.shape[:3])
+    shares = np.linspace(0, 1, n_steps + 1)
+    probabilities = []
+    for share in shares:
+        changed = X.copy()
+        changed[rank < round(share * ranks.shape[1])] = filled
+        probabilities.append(np.asarray(predict_proba(changed))[np.arange(len(X)), y].mean())
+    probabilities = np.array(probabilities)
+    return Bunch(shares=shares, probabilities=probabilities, area=float(np.trapezoid(probabilities, shares)))
+
+
+def insertion_curve(predict_proba, X, maps, y, *, order="most", fill="mean", n_steps=20):
+    """Probability of a class while pixels are uncovered in the order of their evidence for it.
+
+    The images begin as `fill` alone. Uncovering the most important share of pixels leaves what deleting the rest, least
+    important first, would leave: this is that deletion curve read backwards.
+
+    Parameters
+    ----------
+    predict_proba, X, maps, y, fill, n_steps
+        As in :func:`deletion_curve`.
+    order : {"most", "least"}, default="most"
+        Which pixels come first: those of most evidence (a steep rise is good), or of least.
+
+    Returns
+    -------
+    sklearn.utils.Bunch
+        shares (of pixels uncovered), probabilities and area as in :func:`deletion_curve`.
+
+    Raises
+    ------
+    ValueError
+        As in :func:`deletion_curve`.
+
+    References
+    ----------
+    V. Petsiuk, A. Das, K. Saenko: RISE: Randomized Input Sampling for Explanation of Black-box Models, BMVC 2018.
+    """
+    if order not in ORDERS:
+        raise ValueError(f"order={order!r} is not one of {ORDERS}.")
+    last = "least" if order == "most" else "most"
+    curve = deletion_curve(predict_proba, X, maps, y, order=last, fill=fill, n_steps=n_steps)
+    curve.probabilities = curve.probabilities[::-1]
+    return curve
