@@ -476,7 +476,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         Returns
         -------
         Explanation
-            For n images and k classes: images (n, R, C, D), cwm (n, k, R, C), scores (n, k), classes (n, k).
+            For n images and k classes: images (n, R, C, D), cwm (n, k, R, C), scores (n, k), classes (n, k); and
+            cwm_mean (n, R, C), the mean map of all N classes, for contrasts.
         """
         rows, image_format, chosen = self._validate_explain(X, classes, any_size)
         return self._explain(rows, chosen, image_format)
@@ -509,8 +510,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
 
     def _explain(self, rows, chosen, image_format=None):
         image_format = image_format or self.net_.image_format
-        seen, cwm, scores, index = inference.evidence(self.net_.network, image_format, rows, chosen)
-        return Explanation(images=seen, cwm=cwm, scores=scores, classes=self.classes_[index])
+        seen, cwm, scores, index, mean = inference.evidence(self.net_.network, image_format, rows, chosen)
+        return Explanation(images=seen, cwm=cwm, scores=scores, classes=self.classes_[index], cwm_mean=mean)
 
     def _check_fitted_shape(self, X):
         single = X.shape == self.image_shape_[:2] and X.shape[1] != self.n_features_in_

@@ -3,8 +3,8 @@
 import numpy as np
 
 
-def _check_shapes(images, cwm, scores, classes):
-    """Raise unless the four arrays describe the same n images and k classes."""
+def _check_shapes(images, cwm, scores, classes, cwm_mean):
+    """Raise unless the five arrays describe the same n images and k classes."""
     if images.ndim != 4:
         raise ValueError(
             f"images has shape {images.shape}; expected (n, R, C, D), with D = 1 for grey images. "
@@ -12,14 +12,36 @@ def _check_shapes(images, cwm, scores, classes):
         )
     n, n_rows, n_columns, _ = images.shape
     k = classes.shape[1] if classes.ndim == 2 else "k"
-    expected = {"classes": (n, k), "scores": (n, k), "cwm": (n, k, n_rows, n_columns)}
-    for name, array in (("classes", classes), ("scores", scores), ("cwm", cwm)):
+    size = n_rows, n_columns
+    expected = {"classes": (n, k), "scores": (n, k), "cwm": (n, k, *size), "cwm_mean": (n, *size)}
+    for name, array in (("classes", classes), ("scores", scores), ("cwm", cwm), ("cwm_mean", cwm_mean)):
         if array.shape != expected[name]:
             shape = ", ".join(map(str, expected[name]))
             raise ValueError(
                 f"{name} has shape {array.shape}; expected ({shape}) to go with images {images.shape} "
-                f"and classes {classes.shape}. Pass all four arrays for the same images and classes."
+                f"and classes {classes.shape}. Pass all arrays for the same images and classes."
             )
+
+
+def _masks(regions, shape):
+    """Boolean (n, R, C) from masks or boxes."""
+    n, n_rows, n_columns = shape
+    if regions.dtype == bool and regions.shape in (shape, shape[1:]):
+        return np.broadcast_to(regions, shape)
+    if regions.dtype.kind not in "iuf" or regions.shape not in ((4,), (n, 4)):
+        raise ValueError(
+            f"regions of shape {regions.shape} and dtype {regions.dtype} are neither masks, bool {shape[1:]} or "
+            f"{shape}, nor boxes (left, top, right, bottom), numbers (4,) or {(n, 4)}."
+        )
+    left, top, right, bottom = np.round(np.broadcast_to(regions, (n, 4))).T[..., None]  # (n, 1) each
+    inside = (left >= 0) & (left < right) & (right <= n_columns) & (top >= 0) & (top < bottom) & (bottom <= n_rows)
+    if not inside.all():  # a NaN is not inside either
+        raise ValueError(
+            f"regions has a box that is empty or leaves an image of {n_rows} rows and {n_columns} columns. Expected "
+            "(left, top, right, bottom) in pixels, right and bottom just outside."
+        )
+    row, column = np.arange(n_rows), np.arange(n_columns)
+    return ((row >= top) & (row < bottom))[:, :, None] & ((column >= left) & (column < right))[:, None, :]
 
 
 class Explanation:
@@ -39,6 +61,8 @@ class Explanation:
         Class scores.
     classes : array-like of shape (n, k)
         Class labels, of any dtype, image by image.
+    cwm_mean : array-like of shape (n, R, C), default=None
+        The mean weight map of all N classes, these k and the others. None: the mean of `cwm`, for where these are all.
 
     Attributes
     ----------
@@ -46,6 +70,7 @@ class Explanation:
     cwm : ndarray of shape (n, k, R, C), float32
     scores : ndarray of shape (n, k), float32
     classes : ndarray of shape (n, k)
+    cwm_mean : ndarray of shape (n, R, C), float32
 
     Raises
     ------
@@ -58,7 +83,7 @@ class Explanation:
     repeated for each channel, and ``score_j = mean(CCM_j)``.
 
     Arrays are referred to, not copied, where they already have the right dtype: treat them as read-only.
-    ``len(evidence)`` is n. An index selects images, always along the first axis of all four arrays and always
+    ``len(evidence)`` is n. An index selects images, always along the first axis of all five arrays and always
     giving an Explanation: ``evidence[3:5]``, ``evidence[mask]``, ``evidence[[0, 7]]``; an integer, as in
     ``evidence[3]`` or in ``for one in evidence``, gives an Explanation of length one.
 
@@ -81,12 +106,15 @@ class Explanation:
     array([[0.5, 1.5]], dtype=float32)
     """
 
-    def __init__(self, images, cwm, scores, classes):
+    def __init__(self, images, cwm, scores, classes, cwm_mean=None):
         self.images = np.asarray(images, dtype=np.float32)
         self.cwm = np.asarray(cwm, dtype=np.float32)
         self.scores = np.asarray(scores, dtype=np.float32)
         self.classes = np.asarray(classes)
-        _check_shapes(self.images, self.cwm, self.scores, self.classes)
+        if cwm_mean is None and self.cwm.ndim == 4:  # of other numbers of axes the check tells
+            cwm_mean = self.cwm.mean(axis=1)
+        self.cwm_mean = np.asarray(cwm_mean, dtype=np.float32)
+        _check_shapes(self.images, self.cwm, self.scores, self.classes, self.cwm_mean)
 
     @property
     def ccm(self):
@@ -106,6 +134,84 @@ class Explanation:
         """
         return self.cwm * self.images.mean(axis=-1)[:, None]
 
+    @property
+    def positive(self):
+        """Contributions that raise the score: `ccm` where it is positive, else 0. Computed each time."""
+        return np.maximum(self.ccm, 0)
+
+    @property
+    def negative(self):
+        """Contributions that lower the score: `ccm` where it is negative, else 0. Computed each time."""
+        return np.minimum(self.ccm, 0)
+
+    def contrast(self, against="mean"):
+        """Why this class and not another: differences of contribution maps.
+
+        Adding the same map to all classes changes no probability, so that a map alone can show what does not matter.
+        In a contrast it cancels, and only what tells the classes apart is left.
+
+        Parameters
+        ----------
+        against : "mean" or label, default="mean"
+            "mean": the mean map of all N classes. A label: the map of that class, which must be among `classes` for
+            every image.
+
+        Returns
+        -------
+        ndarray of shape (n, k, R, C, D), float32
+            CCM_j - CCM_i for each class j and the class i, or the mean, that it is held against; its mean over rows,
+            columns and channels is the difference of their scores.
+
+        Raises
+        ------
+        ValueError
+            If the label was not asked for in some image.
+        """
+        other = self.cwm_mean
+        if not (isinstance(against, str) and against == "mean"):
+            found = self.classes == against if np.ndim(against) == 0 else np.zeros_like(self.classes, dtype=bool)
+            if not found.any(axis=1).all():
+                raise ValueError(
+                    f"against={against!r} is not among the classes explained of every image. Expected 'mean' or one "
+                    "label that is: ask for it in explain(X, classes=[...]), or for classes='all'."
+                )
+            other = self.cwm[np.arange(len(self)), found.argmax(axis=1)]
+        return (self.cwm - other[:, None])[..., None] * self.images[:, None]
+
+    def region_scores(self, regions):
+        """The part of each score that a region contributes.
+
+        Contributions add up: the parts of a partition of the image have the score as their sum, to rounding.
+
+        Parameters
+        ----------
+        regions : array-like of bool, (R, C) or (n, R, C), or of numbers, (4,) or (n, 4)
+            A mask that is True in the region, or a box (left, top, right, bottom) in pixels, right and bottom just
+            outside; one for all images, or one for each.
+
+        Returns
+        -------
+        ndarray of shape (n, k), float64
+            The sum of `pixel_contributions` over the region, divided by R * C. Divided by `scores`: the region's share.
+
+        Raises
+        ------
+        ValueError
+            If `regions` has another shape, or a box is empty or leaves the image.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from skgcm.explanation import Explanation
+        >>> images, cwm = np.ones((1, 1, 2, 1)), np.array([[[[4.0, -1.0]]]])
+        >>> evidence = Explanation(images, cwm, scores=[[1.5]], classes=[["cat"]])
+        >>> evidence.region_scores((0, 0, 1, 1)), evidence.region_scores([[False, True]])
+        (array([[2.]]), array([[-0.5]]))
+        """
+        masks = _masks(np.asarray(regions), self.cwm_mean.shape)
+        parts = np.einsum("nkrc,nrc->nk", self.pixel_contributions, masks, dtype=np.float64)
+        return parts / self.cwm_mean[0].size if len(self) else parts
+
     def __len__(self):
         return len(self.images)
 
@@ -122,7 +228,8 @@ class Explanation:
                     f"the index of an Explanation selects images and has 1 dimension, not {index.ndim}: "
                     "use an integer, a slice, a boolean mask or a sequence of integers."
                 )
-        return type(self)(self.images[index], self.cwm[index], self.scores[index], self.classes[index])
+        arrays = (self.images, self.cwm, self.scores, self.classes, self.cwm_mean)
+        return type(self)(*(array[index] for array in arrays))
 
     def __repr__(self):
         n, k = self.classes.shape

@@ -91,7 +91,7 @@ def scores(network, image_format, rows):
 
 
 def evidence(network, image_format, rows, classes=None):
-    """Images as the network saw them, class weight maps, scores and classes.
+    """Images as the network saw them, class weight maps, scores, classes, and the mean map of all classes.
 
     Parameters
     ----------
@@ -104,6 +104,7 @@ def evidence(network, image_format, rows, classes=None):
     cwm : float32 (n, k, R, C)
     scores : float32 (n, k)
     classes : int64 (n, k)
+    mean : float32 (n, R, C)
     """
     n, (n_rows, n_columns, n_channels) = len(rows), image_format.shape
     per_image = isinstance(classes, np.ndarray)
@@ -113,16 +114,18 @@ def evidence(network, image_format, rows, classes=None):
     cwm = np.empty((n, k, n_rows, n_columns), np.float32)
     scores = np.empty((n, k), np.float32)
     chosen = np.empty((n, k), np.int64)
+    mean = np.empty((n, n_rows, n_columns), np.float32)
     with prepared(network) as folded:
         for part, index in batches(folded, image_format, rows, floats):
             batch = _images(folded, image_format, rows[index])
             wanted = torch.from_numpy(classes[index]).to(batch.device) if per_image else classes
-            all_scores, batch_classes, batch_cwm = folded.evidence(batch, wanted)
+            all_scores, batch_classes, batch_cwm, batch_mean = folded.evidence(batch, wanted)
             for out, found in (
                 (images, batch.permute(0, 2, 3, 1)),
                 (cwm, batch_cwm),
                 (scores, all_scores.gather(1, batch_classes)),
                 (chosen, batch_classes),
+                (mean, batch_mean),
             ):
                 torch.from_numpy(out[part]).copy_(found[: part.stop - part.start])  # PyTorch reorders faster than NumPy
-    return images, cwm, scores, chosen
+    return images, cwm, scores, chosen, mean

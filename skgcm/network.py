@@ -163,6 +163,13 @@ class ContributionHead(nn.Module):
             cwm = F.fold(taps, size, 3, padding=1) + self.bias[classes].view(-1, n_kernels, 1, 1)
         return cwm.relu() if self.clip_negative else cwm
 
+    def mean_map(self, features):
+        """The mean of the weight maps of all N classes, (B, R, C)."""
+        if not self.shared or self.clip_negative:
+            return self.weight_maps(features).mean(1)
+        weight, bias = self.weight.mean(0, keepdim=True), self.bias.mean(0, keepdim=True)
+        return F.conv2d(features, weight, bias, padding=1)[:, 0]
+
 
 def _twin(module):
     """A module that has this one's parameters and buffers, and can be given others: a sixth of deepcopy's time."""
@@ -311,6 +318,8 @@ class GCM(nn.Module):
         scores : Tensor (B, N)
         classes : LongTensor (B, k)
         cwm : Tensor (B, k, R, C)
+        mean : Tensor (B, R, C)
+            The mean of the weight maps of all N classes.
         """
         features = self.features(images)
         with torch.autocast(images.device.type, enabled=False):
@@ -318,9 +327,10 @@ class GCM(nn.Module):
             if isinstance(classes, int):
                 classes = scores.argsort(dim=1, descending=True, stable=True)[:, :classes]  # stable: ties as in argmax
             cwm = self.head.weight_maps(features, classes)
+            mean = self.head.mean_map(features) if classes is not None else cwm.mean(1)
         if classes is None:
             classes = torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
-        return scores, classes, cwm
+        return scores, classes, cwm, mean
 
     def folded(self):
         """A copy for inference: evaluation mode, no gradients, each batch norm absorbed into its convolution."""

@@ -58,6 +58,11 @@ def test_evidence_adds_up_to_the_decision(colour, variant):
     np.testing.assert_array_equal(evidence.images, X.astype(np.float32) / 255)
     np.testing.assert_array_equal(evidence.classes, np.tile([0, 1, 2], (96, 1)))
     assert (evidence.cwm.min() >= 0) == clf.clip_negative
+    same(clf.explain(X).cwm_mean, evidence.cwm.mean(axis=1))
+    same(
+        clf.explain(X).contrast().mean(axis=(2, 3, 4))[:, 0],
+        (evidence.scores - evidence.scores.mean(axis=1)[:, None]).max(axis=1),
+    )
 
 
 def test_explain_shows_the_classes_asked_for(clf, colour):

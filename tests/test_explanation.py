@@ -64,7 +64,7 @@ def test_an_index_selects_images(index, rows):
     part = evidence[index]
     assert isinstance(part, Explanation)
     assert len(part) == len(rows)
-    for name in ("images", "cwm", "scores", "classes"):
+    for name in ("images", "cwm", "scores", "classes", "cwm_mean"):
         np.testing.assert_array_equal(getattr(part, name), getattr(evidence, name)[rows])
 
 
@@ -96,8 +96,10 @@ def test_two_indices_are_refused_with_a_remedy():
         ({"classes": np.zeros((5, 2))}, r"scores has shape \(5, 3\); expected \(5, 2\)"),
         ({"classes": np.zeros(5)}, r"classes has shape \(5,\); expected \(5, k\)"),
         ({"scores": np.zeros((4, 3))}, r"scores has shape \(4, 3\)"),
+        ({"cwm": np.zeros((3, 4, 6))}, r"cwm has shape \(3, 4, 6\)"),
+        ({"cwm_mean": np.zeros((5, 6, 4))}, r"cwm_mean has shape \(5, 6, 4\); expected \(5, 4, 6\)"),
     ],
-    ids=["one image", "size", "classes", "flat classes", "scores"],
+    ids=["one image", "size", "classes", "flat classes", "scores", "maps", "mean map"],
 )
 def test_shapes_that_do_not_belong_together(change, message):
     evidence = make()
@@ -116,3 +118,90 @@ def test_without_matplotlib_plot_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     with pytest.raises(ImportError, match=r"pip install skgcm\[plot\]"):
         make().plot()
+
+
+# ---- arithmetic ----
+
+
+def test_positive_and_negative_parts_add_up():
+    evidence = make()
+    assert (evidence.positive >= 0).all()
+    assert (evidence.negative <= 0).all()
+    np.testing.assert_array_equal(evidence.positive + evidence.negative, evidence.ccm)
+    assert evidence.positive.dtype == np.float32
+
+
+def test_a_contrast_averages_to_the_difference_of_the_scores():
+    evidence = make()
+    against_dog = evidence.contrast("dog")
+    assert against_dog.shape == evidence.ccm.shape
+    assert against_dog.dtype == np.float32
+    expected = evidence.scores - evidence.scores[:, 1:2]
+    np.testing.assert_allclose(against_dog.mean(axis=(2, 3, 4)), expected, rtol=1e-5, atol=1e-6)
+    expected = evidence.scores - evidence.scores.mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(evidence.contrast().mean(axis=(2, 3, 4)), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_contrast_does_not_see_what_all_classes_share():
+    evidence = make()
+    shared = np.random.default_rng(1).normal(size=(5, 1, 4, 6)).astype(np.float32)
+    shifted = Explanation(evidence.images, evidence.cwm + shared, evidence.scores, evidence.classes)
+    for against in ("mean", "cat"):
+        np.testing.assert_allclose(shifted.contrast(against), evidence.contrast(against), atol=1e-5)
+
+
+def test_a_contrast_finds_its_label_image_by_image():
+    evidence = make(labels=(3, 5, 7))
+    classes = evidence.classes.copy()
+    classes[0] = [7, 3, 5]
+    mixed = Explanation(evidence.images, evidence.cwm, evidence.scores, classes)
+    contrast = mixed.contrast(7)
+    assert not contrast[0, 0].any()
+    assert not contrast[1:, 2].any()
+    assert contrast[0, 2].any()
+
+
+@pytest.mark.parametrize("against", ["cow", 3, None, ["cat"], ["cat", "dog", "emu"]], ids=str)
+def test_a_contrast_with_what_was_not_asked_for(against):
+    with pytest.raises(ValueError, match="is not among the classes explained of every image"):
+        make().contrast(against)
+    with pytest.raises(ValueError, match="is not among"):
+        Explanation(
+            *(getattr(make(), name) for name in ("images", "cwm", "scores")), classes=[[1, 2, 3]] * 4 + [[1, 2, 4]]
+        ).contrast(3)
+
+
+def test_parts_of_a_partition_add_up_to_the_score():
+    evidence, rng = make(), np.random.default_rng(0)
+    part = rng.integers(0, 3, (5, 4, 6))
+    parts = [evidence.region_scores(part == i) for i in range(3)]
+    np.testing.assert_allclose(sum(parts), evidence.scores, rtol=1e-5, atol=1e-6)
+    boxes = [(0, 0, 2, 4), (2, 0, 6, 1), (2, 1, 6, 4)]
+    np.testing.assert_allclose(sum(map(evidence.region_scores, boxes)), evidence.scores, rtol=1e-5, atol=1e-6)
+
+
+def test_regions_image_by_image_or_one_for_all():
+    evidence = make()
+    boxes = np.array([(i, 1, i + 2, 3) for i in range(5)])
+    masks = np.zeros((5, 4, 6), bool)
+    for i in range(5):
+        masks[i, 1:3, i : i + 2] = True
+    np.testing.assert_array_equal(evidence.region_scores(boxes), evidence.region_scores(masks))
+    np.testing.assert_array_equal(evidence.region_scores(masks[2]), evidence.region_scores(boxes[2].tolist()))
+    expected = evidence.ccm[:, :, 1:3, 2:4].mean(axis=4).sum(axis=(2, 3)) / 24
+    np.testing.assert_allclose(evidence.region_scores(boxes[2]), expected, rtol=1e-5, atol=1e-6)
+    assert evidence[:0].region_scores(masks[2]).shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    "regions", [np.ones((4, 6)), np.ones((6, 4), bool), np.ones((3, 4), int), "all", np.ones(3, bool)], ids=str
+)
+def test_regions_that_are_none(regions):
+    with pytest.raises(ValueError, match="are neither masks"):
+        make().region_scores(regions)
+
+
+@pytest.mark.parametrize("box", [(0, 0, 7, 1), (-1, 0, 1, 1), (1, 0, 1, 1), (0, 2, 1, 1), (0, 0, 1, np.nan)], ids=str)
+def test_boxes_that_leave_the_image(box):
+    with pytest.raises(ValueError, match="a box that is empty or leaves an image of 4 rows and 6 columns"):
+        make().region_scores(box)

@@ -78,7 +78,9 @@ def test_chosen_maps_are_those_of_all_classes(variant):
     rows = torch.arange(4)[:, None]
     torch.testing.assert_close(network.weight_maps(images, classes), every[rows, classes], atol=1e-13, rtol=0)
 
-    scores, best, cwm = network.evidence(images, 2)
+    scores, best, cwm, mean = network.evidence(images, 2)
+    torch.testing.assert_close(mean, every.mean(1), atol=1e-13, rtol=0)
+    torch.testing.assert_close(network.evidence(images)[3], mean, atol=1e-13, rtol=0)
     torch.testing.assert_close(scores, network(images))
     torch.testing.assert_close(best, scores.topk(2).indices)
     torch.testing.assert_close(cwm, every[rows, best], atol=1e-13, rtol=0)
