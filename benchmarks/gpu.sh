@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in one go of under ten minutes: the CUDA tests, the speed table, where a step's time goes.
+# Everything that needs a GPU, in one go of under ten minutes: the CUDA tests, the speed table, where a step's time goes,
+# and, given the data, the paper's tables and figures.
 #
-#     bash benchmarks/gpu.sh [PYTHON]
+#     bash benchmarks/gpu.sh [PYTHON [CIFAR10 SVHN]]
 #
-# PYTHON has skgcm with the extras "bench" and "dev". Writes benchmarks/results/*-cuda.*.
+# PYTHON has skgcm with the extras "bench" and "dev"; CIFAR10 and SVHN are what benchmarks/paper.py takes. Writes
+# benchmarks/results/*-cuda.* and paper-*.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=${1:-python}
@@ -15,3 +17,6 @@ fi
 "$python" -m pytest tests/test_cuda.py
 "$python" benchmarks/profile_fit.py
 "$python" benchmarks/speed.py
+if [ $# -ge 3 ]; then
+    "$python" benchmarks/paper.py --cifar10 "$2" --svhn "$3"
+fi

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from _common import machine, origin, versions, write
 from skorch.callbacks import Callback
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from skgcm import GCMClassifier
@@ -54,6 +55,8 @@ def main():
     attribute = "self_device_time_total" if CUDA else "self_cpu_time_total"
     times = {}
     for event in epoch.profile_.key_averages():
+        if event.device_type != DeviceType.CPU:  # a kernel: its time is that of the operation that launched it
+            continue
         times[kind(event.key)] = times.get(kind(event.key), 0) + getattr(event, attribute) / 1000 / STEPS
     times = dict(sorted(times.items(), key=lambda item: -item[1]))
     wall = clf.history_[1]["dur"] * 1000 / STEPS
