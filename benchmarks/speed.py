@@ -358,11 +358,12 @@ def plot(rows):
         middle, low, high = np.transpose([next(measured) for _ in x])
         errors = [np.subtract(middle, low), np.subtract(high, middle)]
         ax.errorbar(x, middle, errors, fmt="o-", color="tab:blue", capsize=3)
-        ax.set(xscale="log", xlabel=label, xticks=x, ylim=(0, None))
+        ax.set(xscale="log", xlabel=label, xticks=x)
         ax.set_xticks(x, [f"{value:,}" for value in x], minor=False)
         ax.minorticks_off()
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("time of predict, ns a pixel")
+    axes[0].set_ylim(0)  # of both, once both are drawn
     figure.suptitle("Level is linear: a pixel costs the same however many images, however large")
     figure.savefig(Path(__file__).parents[1] / "docs" / ("speed-cuda.png" if CUDA else "speed.png"), dpi=100)
 
