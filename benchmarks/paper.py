@@ -284,7 +284,8 @@ def figures(bench):
     draw = ContributionDisplay.from_estimator
     lines = [
         "The first test images of each class that the classifier names rightly, or wrongly; none is picked. Red raises "
-        "the score of the class, blue lowers it; in figures 6 to 9 true classes are framed.",
+        "the score of the class, blue lowers it; in figures 6 to 9 true classes are framed. "
+        "The paper's own figures were not at hand: their subjects, and the columns of figure 10, are our choice.",
         "",
         save(draw(gcm, X[rows], y[rows], classes="top-2").figure_, "6"),
         "Contributions to the two best classes. CIFAR-10, GCM.",

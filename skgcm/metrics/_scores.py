@@ -80,7 +80,7 @@ def decline_ratio(maps, scores, y):
     >>> from skgcm.metrics import decline_ratio
     >>> scores, y = np.array([[2, 1], [2, 1], [1, 2], [1, 2]]), [0, 0, 1, 0]  # three of four are right
     >>> sums = np.array([[2, 1], [1, 2], [1, 2], [1, 2]])  # two are
-    >>> print(f"{decline_ratio(sums, scores, y):.2f}")
+    >>> round(decline_ratio(sums, scores, y), 2)
     0.33
     """
     maps, scores = _maps_and_scores(maps, scores)
