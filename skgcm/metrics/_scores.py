@@ -95,4 +95,4 @@ def decline_ratio(maps, scores, y):
     before, after = (np.count_nonzero(values.argmax(axis=1) == y) for values in (scores, sums))
     if not before:
         raise ValueError("By scores no image is classified rightly: there is no accuracy that could decline.")
-    return (before - after) / before
+    return float((before - after) / before)
