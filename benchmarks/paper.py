@@ -8,7 +8,7 @@ of CIFAR-10, the official folder of SVHN. Writes benchmarks/results/paper-PART.m
 
 --only accuracy | svhn | decline | figures    one part; decline and figures use the fits of seed 0
 --validate            hold out and score the last 5,000 training images instead, and write nothing: for choices
---keep FOLDER         fits are kept there, and not repeated for the same data, parameters and code
+--keep FOLDER         fits are kept there, and not repeated for the same data and parameters; empty it when code changes
 """
 
 import argparse
@@ -324,6 +324,8 @@ def main():
     parser.add_argument("--validate", action="store_true")
     parser.add_argument("--keep", metavar="FOLDER")
     args = parser.parse_args()
+    if args.validate and "figures" in args.only:
+        parser.error("--validate writes nothing: say --only and leave out figures")
     bench = Bench(args)
     given = [f"--{name} {Path(path).name}" for name in ("cifar10", "svhn") if (path := getattr(args, name))]
     head = {"machine": machine(), "versions": versions("scikit-learn", "skorch", "captum")}

@@ -24,7 +24,9 @@ class Replay:
         if self.graphed is None or self.captured[1] != trainable:
             self.graphed = self._capture(images)
             self.captured = images.shape, trainable
-        return (self.graphed if images.shape == self.captured[0] else self.network)(images)
+        if images.shape != self.captured[0]:
+            return self.network(images)
+        return self.graphed(images).clone()  # the next replay writes over its own, which a callback may have kept
 
     def _capture(self, images):
         buffers = [(buffer, buffer.clone()) for buffer in self.network.buffers()]
@@ -33,6 +35,3 @@ class Replay:
         for buffer, before in buffers:  # batch norm has counted the rehearsals
             buffer.copy_(before)
         return graphed
-
-    def __getstate__(self):
-        return {**vars(self), "graphed": None}  # a graph belongs to a process

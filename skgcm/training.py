@@ -109,6 +109,10 @@ class GCMNet(NeuralNetClassifier):
         """The :class:`skgcm.network.GCM`, out of its torch.compile wrapper if it has one."""
         return getattr(self.module_, "_orig_mod", self.module_)
 
+    def __getstate__(self):
+        # generators and graphs of a GPU could not be read where there is none, and each fit makes its own
+        return {**super().__getstate__(), "shuffling_": None, "augmenting_": None, "replay_": None}
+
     def get_default_callbacks(self):
         return [("epoch_timer", EpochTimer())] + [("print_log", PrintLog())] * (self.verbose > 1)
 

@@ -1,7 +1,9 @@
+import pickle
+
 import numpy as np
 import pytest
 
-from skgcm import training
+from skgcm import GCMClassifier, training
 
 
 def test_one_cycle_rises_for_a_quarter_and_falls_to_nothing():
@@ -23,3 +25,11 @@ def test_seeds():
 def test_a_device_that_is_none_is_named():
     with pytest.raises(ValueError, match="device='tpu3' is not a device"):
         training.resolve_device("tpu3")
+
+
+def test_a_pickle_holds_no_generator_of_a_device():
+    X, y = np.random.default_rng(0).random((8, 6, 6)), np.arange(8) % 2
+    clf = GCMClassifier(encoder_width=4, max_epochs=1, device="cpu", random_state=0).fit(X, y)
+    again = pickle.loads(pickle.dumps(clf))
+    assert again.net_.shuffling_ is again.net_.augmenting_ is again.net_.replay_ is None
+    again.net_.partial_fit(X.reshape(8, -1).astype(np.float32), y)

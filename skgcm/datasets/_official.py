@@ -5,6 +5,7 @@ import io
 import pickle
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ def _cifar10_files(path):
         with tarfile.open(path) as archive:
             for name in CIFAR10:
                 yield name, archive.extractfile(f"{CIFAR10_FOLDER}/{name}").read()
-    except (tarfile.TarError, EOFError, KeyError, OSError) as error:
+    except (tarfile.TarError, EOFError, KeyError, AttributeError, OSError, zlib.error) as error:
         raise ValueError(
             f"path={str(path)!r} is neither a folder nor the archive {CIFAR10_ARCHIVE} ({error}). {CIFAR10_SOURCE}"
         ) from error
@@ -185,6 +186,6 @@ def load_npz(path):
             missing = [name for name in NAMES if name not in arrays]
             if not missing:
                 return tuple(arrays[name] for name in NAMES)
-    except (OSError, ValueError, AttributeError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, AttributeError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"path={str(path)!r} cannot be read ({error}). {expected}") from error
     raise ValueError(f"path={str(path)!r} has no {', '.join(missing)}. {expected}")
