@@ -11,6 +11,9 @@ from pathlib import Path
 
 import torch
 
+from skgcm.datasets import load_cifar10, load_npz
+from skgcm.datasets._official import CIFAR10_CLASSES
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -35,6 +38,19 @@ def write(name, lines, result):
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n")
     (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1, default=float) + "\n")
+
+
+def load(path, official):
+    """X_train, y_train, X_test, y_test of an .npz file, or of the official files by their loader."""
+    return load_npz(path) if str(path).endswith(".npz") else official(path)
+
+
+def cifar10(path):
+    """The same of CIFAR-10, labels as words."""
+    X, y, X_test, y_test = load(path, load_cifar10)
+    if y.dtype.kind in "iu":
+        y, y_test = CIFAR10_CLASSES[y], CIFAR10_CLASSES[y_test]
+    return X, y, X_test, y_test
 
 
 def spread(values):

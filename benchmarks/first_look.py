@@ -11,14 +11,14 @@ import time
 from pathlib import Path
 
 import numpy as np
-from _common import machine, origin, versions, write
+from _common import cifar10, machine, origin, versions, write
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from skgcm import ContributionDisplay, GCMClassifier
+from skgcm.metrics import additivity_error
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = np.array(["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"])
 
 
 def digits(seeds=(0, 1, 2)):
@@ -33,16 +33,13 @@ def digits(seeds=(0, 1, 2)):
     return {"accuracies": accuracies, "mean": np.mean(accuracies), "slowest_fit_s": max(seconds)}
 
 
-def cifar10(path, n, epochs):
-    with np.load(path) as arrays:
-        X, y, X_test, y_test = (arrays[name] for name in ("X_train", "y_train", "X_test", "y_test"))
-    y, y_test = NAMES[y], NAMES[y_test]
+def colour(X, y, X_test, y_test, n, epochs):
     clf = GCMClassifier(max_epochs=epochs, augment="shift+flip", random_state=0)
     start = time.perf_counter()
     clf.fit(X[:n], y[:n])
     seconds = time.perf_counter() - start
     evidence = clf.explain(X_test[:1000], "all")
-    error = np.abs(evidence.ccm.mean(axis=(2, 3, 4)) - evidence.scores).max() / np.abs(evidence.scores).max()
+    error = additivity_error(evidence.ccm, evidence.scores)
     shown = [int(np.flatnonzero(y_test == name)[0]) for name in ("ship", "frog", "horse", "airplane")]  # unpicked
     display = ContributionDisplay.from_estimator(clf, X_test[shown], y_test[shown], classes="top-2")
     accuracy = clf.score(X_test, y_test)
@@ -50,8 +47,9 @@ def cifar10(path, n, epochs):
 
 
 def main(path):
-    few, _ = cifar10(path, 10_000, 20)
-    all_, display = cifar10(path, 50_000, 10)
+    data = cifar10(path)
+    few, _ = colour(*data, 10_000, 20)
+    all_, display = colour(*data, 50_000, 10)
     (ROOT / "docs").mkdir(exist_ok=True)
     display.figure_.savefig(ROOT / "docs" / "cifar10.png", dpi=100)
     result = {

@@ -19,11 +19,11 @@ import joblib
 import numpy as np
 import torch
 from _cnn import CNNClassifier, for_captum
-from _common import RESULTS, machine, origin, versions, write
+from _common import RESULTS, cifar10, load, machine, origin, versions, write
 from matplotlib import colormaps
 
 from skgcm import ContributionDisplay, GCMClassifier
-from skgcm.datasets import load_cifar10, load_npz, load_svhn
+from skgcm.datasets import load_svhn
 from skgcm.inference import ieee_float32
 from skgcm.metrics import decline_ratio
 
@@ -34,16 +34,6 @@ MODELS = {
     "CNN": (CNNClassifier, {}),
 }
 WAYS = {"itself": "イ", "absolute": "ロ", "mixed with image": "ハ", "times image": "ニ"}
-NAMES = np.array(["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"])
-
-
-def load(path, official):
-    """X_train, y_train, X_test, y_test, with the labels of CIFAR-10 as words."""
-    arrays = list(load_npz(path) if str(path).endswith(".npz") else official(path))
-    for i in (1, 3):
-        if official is load_cifar10 and arrays[i].dtype.kind in "iu":
-            arrays[i] = NAMES[arrays[i]]
-    return arrays
 
 
 def fit(model, X, y, params):
@@ -64,10 +54,10 @@ class Bench:
 
     def load(self, name):
         if name not in self.data:
-            path, official = {"cifar10": (self.args.cifar10, load_cifar10), "svhn": (self.args.svhn, load_svhn)}[name]
+            path = getattr(self.args, name)
             if path is None:
                 raise SystemExit(f"This part needs --{name}.")
-            X, y, X_test, y_test = load(path, official)
+            X, y, X_test, y_test = cifar10(path) if name == "cifar10" else load(path, load_svhn)
             if self.args.validate:
                 X, y, X_test, y_test = X[:-5000], y[:-5000], X[-5000:], y[-5000:]
             self.data[name] = X, y, X_test, y_test
@@ -145,7 +135,7 @@ class Methods:
         self.guided, self.grad_cam = GuidedBackprop(self.cnn), LayerGradCam(self.cnn, self.cnn.layers)
 
     def __call__(self, X):
-        """{method: maps} of uint8 images, and the images in [0, 1]."""
+        """{method: maps} of uint8 images, and GCM's explanation of them."""
         evidence = self.gcm.explain(X, "all")
         device = next(self.cnn.parameters()).device
         images = torch.from_numpy(evidence.images).to(device).permute(0, 3, 1, 2)
@@ -160,15 +150,12 @@ class Methods:
             grad_cam.append(self.grad_cam.attribute(images, target=j, relu_attributions=True).detach())
         guided, grad_cam = torch.stack(guided, 1), enlarged(torch.cat(grad_cam, 1), size)
         maps = {
-            "GCM": evidence.cwm,
             "Guided Backpropagation": guided,
             "Guided Grad-CAM": guided * grad_cam[..., None],
             "CAM": cam,
             "Grad-CAM": grad_cam,
         }
-        return {
-            name: np.asarray(found.cpu() if isinstance(found, torch.Tensor) else found) for name, found in maps.items()
-        }, evidence
+        return {"GCM": evidence.cwm, **{name: found.cpu().numpy() for name, found in maps.items()}}, evidence
 
 
 def coloured(maps, images):
@@ -234,9 +221,8 @@ def save(figure, name):
 
 def one_of_each(y, chosen):
     """The first image of each class among the chosen."""
-    return np.array(
-        [np.flatnonzero((y == label) & chosen)[0] for label in np.unique(y) if (chosen & (y == label)).any()]
-    )
+    index = np.flatnonzero(chosen)
+    return index[np.unique(y[index], return_index=True)[1]]
 
 
 def comparison(gcm, cnn, X, y):

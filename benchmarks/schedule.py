@@ -2,17 +2,16 @@
 
     python benchmarks/schedule.py cifar10.npz NEU-DET/train    # about half an hour on two cores
 
-cifar10.npz holds X_train and y_train, uint8 images (n, 32, 32, 3) and labels; NEU-DET/train one folder per class of
-defects in steel. Digits are scikit-learn's. Only training images are used: a part of them is held out and scored, so
-that the choice of the defaults has not seen the test images. Writes benchmarks/results/schedule.md and .json.
+cifar10.npz holds X_train, y_train, X_test, y_test, uint8 images (n, 32, 32, 3) and labels; NEU-DET/train a folder for
+each class of defects in steel. Digits are scikit-learn's. Only training images are used: a part of them is held out and
+scored, so that the defaults have not seen the test images. Writes benchmarks/results/schedule.md and .json.
 """
 
 import sys
 import time
 from pathlib import Path
 
-import numpy as np
-from _common import machine, origin, versions, write
+from _common import cifar10, machine, origin, versions, write
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
@@ -30,10 +29,9 @@ CANDIDATES = {
 }
 
 
-def sets(cifar10, neu_det):
+def sets(cifar10_path, neu_det):
     """{name: (X, y, share held out, seeds, parameters of the fit)}."""
-    with np.load(cifar10) as arrays:
-        X, y = arrays["X_train"], arrays["y_train"]
+    X, y, _, _ = cifar10(cifar10_path)
     return {
         "digits, 30 epochs": (*load_digits(return_X_y=True), 1 / 3, range(4), {}),
         "NEU-DET at 64 × 64, 20 epochs": (
@@ -48,15 +46,15 @@ def accuracy(X, y, held_out, seed, params):
     return GCMClassifier(random_state=seed, **params).fit(X_fit, y_fit).score(X_held, y_held)
 
 
-def main(cifar10, neu_det):
+def main(cifar10_path, neu_det):
     start, found = time.perf_counter(), {}
-    for name, (X, y, held_out, seeds, params) in sets(cifar10, neu_det).items():
+    for name, (X, y, held_out, seeds, params) in sets(cifar10_path, neu_det).items():
         for candidate, changes in CANDIDATES.items():
             accuracies = [accuracy(X, y, held_out, seed, {**params, **changes}) for seed in seeds]
             found.setdefault(candidate, {})[name] = accuracies
             print(name, candidate, accuracies, f"{time.perf_counter() - start:.0f} s", flush=True)
     head = {
-        "command": f"python benchmarks/schedule.py {Path(cifar10).name} NEU-DET/train",
+        "command": f"python benchmarks/schedule.py {Path(cifar10_path).name} NEU-DET/train",
         "machine": machine(),
         "versions": versions("scikit-learn", "skorch"),
         "seconds": time.perf_counter() - start,

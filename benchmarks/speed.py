@@ -191,7 +191,7 @@ def bench_fit(rounds=9):
             rows.append(row(f"fit of one epoch of 50,000 images, {name}, s", "<= 0.25", {"s": spread(epochs)}))
             rows.append(
                 row(
-                    f"share of it that moving memory takes, {name}",
+                    f"share of it that moving memory takes, estimated, {name}",
                     "",
                     {"share": spread([floor / epoch for epoch in epochs])},
                 )
@@ -200,10 +200,11 @@ def bench_fit(rounds=9):
 
 
 def bytes_moved():
-    """What a training step must at least read and write for an image of 32 x 32, whatever is fused, in bfloat16.
+    """What a training step reads and writes for an image of 32 x 32 in bfloat16, an estimate.
 
     A block of convolution, norm and ReLU reads its input and writes its output; its backward pass reads both again,
-    and the gradient of one to write the other's.
+    and the gradient of one to write the other's. Caches and fusing across blocks can save some of this; statistics of
+    batch norm, the head and the optimizer come on top.
     """
     network, floats = GCM(10).eval(), []
     for module in network.modules():

@@ -59,14 +59,12 @@ class Batches:
 
     def _upload(self):
         """All rows and labels on the device, in pieces: of the array itself there is never a second copy here."""
-        rows = labels = None
-        for part in gen_batches(self.n, max(1, UPLOAD // max(1, self.X[:1].nbytes))):
-            piece, piece_labels = self._slice(np.arange(self.n)[part])
-            if rows is None:
-                rows = torch.empty(self.n, piece.shape[1], dtype=piece.dtype, device=self.device)
-                labels = torch.empty(self.n, dtype=torch.long, device=self.device)
-            rows[part], labels[part] = piece.to(self.device), piece_labels.to(self.device)
-        return rows, labels
+        first = self._slice(np.arange(1))
+        resident = [torch.empty(self.n, *one.shape[1:], dtype=one.dtype, device=self.device) for one in first]
+        for part in gen_batches(self.n, max(1, UPLOAD // first[0].nbytes)):
+            for whole, piece in zip(resident, self._slice(np.arange(part.start, part.stop)), strict=True):
+                whole[part] = piece.to(self.device)
+        return resident
 
 
 def fits(n_bytes, device):

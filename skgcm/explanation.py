@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from skgcm.boxes import box_masks
+
 
 def _check_shapes(images, cwm, scores, classes, cwm_mean):
     """Raise unless the five arrays describe the same n images and k classes."""
@@ -33,15 +35,13 @@ def _masks(regions, shape):
             f"regions of shape {regions.shape} and dtype {regions.dtype} are neither masks, bool {shape[1:]} or "
             f"{shape}, nor boxes (left, top, right, bottom), numbers (4,) or {(n, 4)}."
         )
-    left, top, right, bottom = np.round(np.broadcast_to(regions, (n, 4))).T[..., None]  # (n, 1) each
-    inside = (left >= 0) & (left < right) & (right <= n_columns) & (top >= 0) & (top < bottom) & (bottom <= n_rows)
-    if not inside.all():  # a NaN is not inside either
+    masks, valid = box_masks(np.broadcast_to(regions, (n, 4)), n_rows, n_columns)
+    if not valid.all():
         raise ValueError(
             f"regions has a box that is empty or leaves an image of {n_rows} rows and {n_columns} columns. Expected "
             "(left, top, right, bottom) in pixels, right and bottom just outside."
         )
-    row, column = np.arange(n_rows), np.arange(n_columns)
-    return ((row >= top) & (row < bottom))[:, :, None] & ((column >= left) & (column < right))[:, None, :]
+    return masks
 
 
 class Explanation:

@@ -19,6 +19,7 @@ CIFAR10 = {  # MD5 of the files inside cifar-10-python.tar.gz
     "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
     "test_batch": "40351d587109b95175f43aff81a1287e",
 }
+CIFAR10_CLASSES = np.array(["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"])
 CIFAR10_FOLDER, CIFAR10_ARCHIVE = "cifar-10-batches-py", "cifar-10-python.tar.gz"
 CIFAR10_SOURCE = f"Get {CIFAR10_ARCHIVE} from https://www.cs.toronto.edu/~kriz/cifar.html."
 
@@ -100,12 +101,11 @@ def load_cifar10(path):
     A. Krizhevsky: Learning Multiple Layers of Features from Tiny Images, 2009.
     https://www.cs.toronto.edu/~kriz/cifar.html
     """
-    names = np.array(["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"])
     X, y = [], []
     for name, content in _cifar10_files(_existing(path, CIFAR10_SOURCE)):
         batch = pickle.loads(_verified(content, name, CIFAR10[name], CIFAR10_SOURCE), encoding="bytes")
         X.append(np.ascontiguousarray(batch[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)))  # stored (D, R, C)
-        y.append(names[batch[b"labels"]])
+        y.append(CIFAR10_CLASSES[batch[b"labels"]])
     return np.concatenate(X[:-1]), np.concatenate(y[:-1]), X[-1], y[-1]
 
 

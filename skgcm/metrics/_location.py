@@ -2,8 +2,10 @@
 
 import numpy as np
 from scipy.ndimage import uniform_filter
-from sklearn.utils import Bunch, check_random_state
+from sklearn.utils import Bunch, check_random_state, gen_batches
 from sklearn.utils.validation import check_array, check_consistent_length
+
+from skgcm.boxes import box_masks
 
 PERCENTILES = (5, 25, 50, 75, 95)
 
@@ -117,8 +119,8 @@ def grid_pointing_game(
             f"of {side * side} distinct classes. Pass more images, or a smaller side than {side}."
         )
     shares = []
-    for start in range(0, len(grids), batch_size):
-        batch = grids[start : start + batch_size]
+    for part in gen_batches(len(grids), batch_size):
+        batch = grids[part]
         images, labels = _assemble(X[batch], side), y[batch]
         maps = np.asarray(explain(images, labels), dtype=np.float64)
         expected = (*labels.shape, *images.shape[1:3])
@@ -143,16 +145,16 @@ def _box_masks(boxes, shape):
     n, n_rows, n_columns = shape
     if len(boxes) != n:
         raise ValueError(f"boxes are of {len(boxes)} images, maps of {n}. Pass a list of boxes for each image.")
-    masks = np.zeros(shape, dtype=bool)
+    masks = np.empty(shape, dtype=bool)
     for mask, own in zip(masks, boxes, strict=True):
         own = np.asarray(own).reshape(-1, 4)
-        for left, top, right, bottom in np.round(own).astype(int):
-            if not (0 <= left < right <= n_columns and 0 <= top < bottom <= n_rows):
-                raise ValueError(
-                    f"box ({left}, {top}, {right}, {bottom}) is none in an image of {n_rows} rows and {n_columns} "
-                    "columns. Expected (left, top, right, bottom) in pixels, right and bottom just outside."
-                )
-            mask[top:bottom, left:right] = True
+        inside, valid = box_masks(own, n_rows, n_columns)
+        if not valid.all():
+            raise ValueError(
+                f"box {tuple(own[~valid][0].tolist())} is none in an image of {n_rows} rows and {n_columns} columns. "
+                "Expected (left, top, right, bottom) in pixels, right and bottom just outside."
+            )
+        mask[:] = inside.any(axis=0)
     return masks
 
 
