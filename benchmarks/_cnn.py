@@ -6,8 +6,9 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from skgcm import GCMClassifier
-from skgcm.network import GCM, ConvBlock
+from skgcm import GCMClassifier, mosaics
+from skgcm.blocks import ConvBlock
+from skgcm.network import GCM
 
 
 class CNN(GCM):
@@ -22,16 +23,17 @@ class CNN(GCM):
         blocks = [ConvBlock(*pair, stride=1 + (i in (3, 6))) for i, pair in enumerate(pairwise(widths))]
         self.layers = nn.Sequential(*blocks, ConvBlock(64, 64, kernel=1))
         self.head = nn.Linear(64, n_classes)
-        self.n_classes, self.floats_per_pixel = n_classes, 64
+        self.n_classes, self.floats_per_pixel, self.dark_head = n_classes, 64, None
         self.reset_parameters(generator)
 
     def features(self, images):
         """(B, 64, R / 4, C / 4)."""
         return self.layers(images.contiguous(memory_format=torch.channels_last) - 0.5).to(images.dtype)
 
-    def forward(self, images):
+    def forward(self, images, grid=1):
         features = self.features(images)
         with torch.autocast(images.device.type, enabled=False):
+            features = mosaics.cut(features, grid, border=0) if grid > 1 else features
             return self.head(features.mean((2, 3)))
 
 

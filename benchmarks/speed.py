@@ -21,7 +21,8 @@ from _common import in_process, in_turn, machine, origin, ratio, seconds, spread
 from torch import nn
 
 from skgcm import GCMClassifier
-from skgcm.network import GCM, ConvBlock, NearestUp
+from skgcm.blocks import ConvBlock, NearestUp
+from skgcm.network import GCM
 
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"

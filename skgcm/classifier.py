@@ -9,14 +9,14 @@ import torch
 from scipy.special import log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin, _fit_context
 from sklearn.utils import gen_batches
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_feature_names_in, check_array, check_is_fitted, validate_data
 
 from skgcm import images, inference, labels, training
 from skgcm.explanation import Explanation
-from skgcm.network import UPSAMPLING
+from skgcm.network import POLARITIES, UPSAMPLING
 
 
 class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
@@ -42,6 +42,10 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         True: the first layers of the decoder serve all classes. False: each class has a whole decoder for itself.
     clip_negative : bool, default=False
         The paper's clipped variant: a ReLU makes weight maps non-negative.
+    polarity : {"bright", "both"}, default="bright"
+        "both": a second weight map of each class on 1 - image, so that dark pixels can be evidence too (cracks,
+        scratches): ``CCM_j = CWM_j * image + CWM_dark_j * (1 - image)``. With "bright", the paper's form, a pixel of
+        value 0 contributes nothing.
     upsampling : {"nearest", "deconvolution"}, default="nearest"
         How the decoder enlarges: nearest-neighbour and a convolution, or a stride-2 deconvolution (the paper's, which
         leaves a 2-pixel lattice in the maps).
@@ -57,6 +61,12 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         Random changes of the training images: moved by up to an eighth of their size, with black where nothing is left,
         and half of them mirrored left to right. A callable gets and returns a tensor (batch, channels, rows, columns)
         in the dtype and units of X.
+    mosaic : int, default=0
+        Side of the grids, 3 for 3 x 3, in which every second training batch is laid out: the contributions in a cell
+        must classify that cell alone, so that evidence comes to lie on the object. 0: no mosaics.
+    sparsity : float, default=0.0
+        Weight in the loss of the sum over classes of the mean ``|CCM_j|``: evidence that only cancels evidence is
+        dropped. Reached after the first 30 % of a fit's steps. 0: no penalty.
     optimizer : {"sgd", "adamw"} or a class of torch.optim, default="sgd"
         "sgd" has Nesterov momentum 0.9.
     lr : float, default=0.05
@@ -92,7 +102,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     warm_start : bool, default=False
         True: `fit` starts from the weights of the last fit.
     transform_maps : {"contributions", "weights"}, default="contributions"
-        What :meth:`transform` returns: CCM, averaged over channels, or CWM.
+        What :meth:`transform` returns: CCM, averaged over channels, or CWM (without the dark maps of
+        ``polarity="both"``).
     random_state : int, RandomState instance or None, default=None
         Initial weights, order of the images, augmentation and held-out images. None: new ones each time. No global
         random state is read or changed.
@@ -123,9 +134,10 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
 
     Notes
     -----
-    ``score_j = mean over r, c, d of CWM_j[r, c] * image[r, c, d]`` holds to rounding for every image. It says what the
-    decision is made of, not that the evidence lies on the object: a weight sees a whole neighbourhood. Adding one map
-    to all classes changes no probability, and a pixel of value 0 contributes nothing.
+    ``score_j = mean over r, c, d of CWM_j[r, c] * image[r, c, d]`` holds to rounding for every image (with the dark
+    maps' part added, where ``polarity="both"``). It says what the decision is made of, not that the evidence lies on
+    the object: a weight sees a whole neighbourhood. Adding one map to all classes changes no probability, and a pixel
+    of value 0 contributes nothing where the polarity is bright.
 
     There is no ``sample_weight``: an image of weight 0 would still take part in the statistics of batch norm, so a
     weight would not mean what scikit-learn means by it. Use `class_weight`.
@@ -157,11 +169,14 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         "n_stages": [Interval(Integral, 1, None, closed="left")],
         "shared_decoder": ["boolean"],
         "clip_negative": ["boolean"],
+        "polarity": [StrOptions(set(POLARITIES))],
         "upsampling": [StrOptions(set(UPSAMPLING))],
         "image_shape": [tuple, list, np.ndarray, None],
         "channels_first": ["boolean"],
         "value_range": [tuple, list, np.ndarray, None],
         "augment": [StrOptions({"shift", "shift+flip"}), callable, None],
+        "mosaic": [Options(Integral, {0}), Interval(Integral, 2, None, closed="left")],
+        "sparsity": [Interval(Real, 0, None, closed="left")],
         "optimizer": [StrOptions(set(training.OPTIMIZERS)), type],
         "lr": [Interval(Real, 0, None, closed="neither")],
         "lr_schedule": [StrOptions({"one-cycle", "constant"})],
@@ -191,11 +206,14 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         n_stages=3,
         shared_decoder=True,
         clip_negative=False,
+        polarity="bright",
         upsampling="nearest",
         image_shape=None,
         channels_first=False,
         value_range=None,
         augment=None,
+        mosaic=0,
+        sparsity=0.0,
         optimizer="sgd",
         lr=0.05,
         lr_schedule="one-cycle",
@@ -221,11 +239,14 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         self.n_stages = n_stages
         self.shared_decoder = shared_decoder
         self.clip_negative = clip_negative
+        self.polarity = polarity
         self.upsampling = upsampling
         self.image_shape = image_shape
         self.channels_first = channels_first
         self.value_range = value_range
         self.augment = augment
+        self.mosaic = mosaic
+        self.sparsity = sparsity
         self.optimizer = optimizer
         self.lr = lr
         self.lr_schedule = lr_schedule
@@ -477,7 +498,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         -------
         Explanation
             For n images and k classes: images (n, R, C, D), cwm (n, k, R, C), scores (n, k), classes (n, k); and
-            cwm_mean (n, R, C), the mean map of all N classes, for contrasts.
+            cwm_mean (n, R, C), the mean map of all N classes, for contrasts. With ``polarity="both"`` also cwm_dark
+            and cwm_dark_mean, likewise.
         """
         rows, image_format, chosen = self._validate_explain(X, classes, any_size)
         return self._explain(rows, chosen, image_format)
@@ -511,7 +533,9 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     def _explain(self, rows, chosen, image_format=None):
         image_format = image_format or self.net_.image_format
         seen, cwm, scores, index, mean = inference.evidence(self.net_.network, image_format, rows, chosen)
-        return Explanation(images=seen, cwm=cwm, scores=scores, classes=self.classes_[index], cwm_mean=mean)
+        maps = dict(zip(("cwm", "cwm_dark"), cwm, strict=False))
+        means = dict(zip(("cwm_mean", "cwm_dark_mean"), mean, strict=False))
+        return Explanation(images=seen, scores=scores, classes=self.classes_[index], **maps, **means)
 
     def _check_fitted_shape(self, X):
         single = X.shape == self.image_shape_[:2] and X.shape[1] != self.n_features_in_

@@ -165,7 +165,8 @@ class ContributionDisplay:
             "spotlight": the paper's pictures, the image times the positive weights and, beneath, times the
             magnitude of the negative weights, in the image's own colours. Brightness is contribution, full at the
             99.5th percentile and clipped there. Black means no contribution: the weight has the other sign or is
-            zero, *or the image itself is black*.
+            zero, *or the image itself is black*. Where dark pixels contribute too (``polarity="both"``) bright
+            colours are not the image's own.
         ax : matplotlib Axes, optional
             Drawn inside this Axes, whose own frame and ticks are hidden: images and maps become its ``child_axes``,
             as large as fit. Default: a new figure, whose size follows from what it shows.

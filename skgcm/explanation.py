@@ -5,8 +5,8 @@ import numpy as np
 from skgcm.boxes import box_masks
 
 
-def _check_shapes(images, cwm, scores, classes, cwm_mean):
-    """Raise unless the five arrays describe the same n images and k classes."""
+def _check_shapes(images, scores, classes, maps):
+    """Raise unless the arrays describe the same n images and k classes. maps : weight maps and mean maps by name."""
     if images.ndim != 4:
         raise ValueError(
             f"images has shape {images.shape}; expected (n, R, C, D), with D = 1 for grey images. "
@@ -15,14 +15,33 @@ def _check_shapes(images, cwm, scores, classes, cwm_mean):
     n, n_rows, n_columns, _ = images.shape
     k = classes.shape[1] if classes.ndim == 2 else "k"
     size = n_rows, n_columns
-    expected = {"classes": (n, k), "scores": (n, k), "cwm": (n, k, *size), "cwm_mean": (n, *size)}
-    for name, array in (("classes", classes), ("scores", scores), ("cwm", cwm), ("cwm_mean", cwm_mean)):
-        if array.shape != expected[name]:
-            shape = ", ".join(map(str, expected[name]))
+    for name, array in {"classes": classes, "scores": scores, **maps}.items():
+        expected = (n, k) if name in ("classes", "scores") else (n, *size) if name.endswith("mean") else (n, k, *size)
+        if array.shape != expected:
+            shape = ", ".join(map(str, expected))
             raise ValueError(
                 f"{name} has shape {array.shape}; expected ({shape}) to go with images {images.shape} "
                 f"and classes {classes.shape}. Pass all arrays for the same images and classes."
             )
+
+
+def _maps(cwm, mean):
+    """Weight maps and their mean as float32 arrays; None where there are none."""
+    if cwm is None:
+        return None, None
+    cwm = np.asarray(cwm, dtype=np.float32)
+    if mean is None and cwm.ndim == 4:  # of other numbers of axes the check tells
+        mean = cwm.mean(axis=1)
+    return cwm, np.asarray(mean, dtype=np.float32)
+
+
+def _contributions(light, cwm, cwm_dark):
+    """Equation (3), for images (n, R, C, D) or for their channel means (n, R, C)."""
+    every = (slice(None),) * 4 + (None,) * (light.ndim - 3)  # the channels share the weights
+    ccm = cwm[every] * light[:, None]
+    if cwm_dark is not None:
+        ccm += cwm_dark[every] * (1 - light[:, None])
+    return ccm
 
 
 def _masks(regions, shape):
@@ -63,6 +82,10 @@ class Explanation:
         Class labels, of any dtype, image by image.
     cwm_mean : array-like of shape (n, R, C), default=None
         The mean weight map of all N classes, these k and the others. None: the mean of `cwm`, for where these are all.
+    cwm_dark : array-like of shape (n, k, R, C), default=None
+        The weight maps on 1 - image, of a classifier with ``polarity="both"``.
+    cwm_dark_mean : array-like of shape (n, R, C), default=None
+        Their mean over all N classes. None: the mean of `cwm_dark`.
 
     Attributes
     ----------
@@ -71,6 +94,8 @@ class Explanation:
     scores : ndarray of shape (n, k), float32
     classes : ndarray of shape (n, k)
     cwm_mean : ndarray of shape (n, R, C), float32
+    cwm_dark : ndarray of shape (n, k, R, C), float32, or None
+    cwm_dark_mean : ndarray of shape (n, R, C), float32, or None
 
     Raises
     ------
@@ -80,10 +105,11 @@ class Explanation:
     Notes
     -----
     For an image I and a class j, equations (2) to (4) of the paper are ``CCM_j = CWM_j * I``, with the weight map
-    repeated for each channel, and ``score_j = mean(CCM_j)``.
+    repeated for each channel, and ``score_j = mean(CCM_j)``. With dark weight maps
+    ``CCM_j = CWM_j * I + CWM_dark_j * (1 - I)``.
 
     Arrays are referred to, not copied, where they already have the right dtype: treat them as read-only.
-    ``len(evidence)`` is n. An index selects images, always along the first axis of all five arrays and always
+    ``len(evidence)`` is n. An index selects images, always along the first axis of all arrays and always
     giving an Explanation: ``evidence[3:5]``, ``evidence[mask]``, ``evidence[[0, 7]]``; an integer, as in
     ``evidence[3]`` or in ``for one in evidence``, gives an Explanation of length one.
 
@@ -106,15 +132,15 @@ class Explanation:
     array([[0.5, 1.5]], dtype=float32)
     """
 
-    def __init__(self, images, cwm, scores, classes, cwm_mean=None):
+    def __init__(self, images, cwm, scores, classes, cwm_mean=None, cwm_dark=None, cwm_dark_mean=None):
         self.images = np.asarray(images, dtype=np.float32)
-        self.cwm = np.asarray(cwm, dtype=np.float32)
         self.scores = np.asarray(scores, dtype=np.float32)
         self.classes = np.asarray(classes)
-        if cwm_mean is None and self.cwm.ndim == 4:  # of other numbers of axes the check tells
-            cwm_mean = self.cwm.mean(axis=1)
-        self.cwm_mean = np.asarray(cwm_mean, dtype=np.float32)
-        _check_shapes(self.images, self.cwm, self.scores, self.classes, self.cwm_mean)
+        self.cwm, self.cwm_mean = _maps(cwm, cwm_mean)
+        self.cwm_dark, self.cwm_dark_mean = _maps(cwm_dark, cwm_dark_mean)
+        names = ("cwm", "cwm_mean", "cwm_dark", "cwm_dark_mean")
+        maps = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        _check_shapes(self.images, self.scores, self.classes, maps)
 
     @property
     def ccm(self):
@@ -123,7 +149,7 @@ class Explanation:
         Computed each time it is asked for: images and weight maps are what is stored, so that memory is not paid
         D times over. Keep the result in a variable if it is needed twice.
         """
-        return self.cwm[..., None] * self.images[:, None]
+        return _contributions(self.images, self.cwm, self.cwm_dark)
 
     @property
     def pixel_contributions(self):
@@ -132,7 +158,7 @@ class Explanation:
         The mean of `ccm` over channels, without building `ccm`; its mean over rows and columns is the score.
         Computed each time it is asked for.
         """
-        return self.cwm * self.images.mean(axis=-1)[:, None]
+        return _contributions(self.images.mean(axis=-1), self.cwm, self.cwm_dark)
 
     @property
     def positive(self):
@@ -167,7 +193,7 @@ class Explanation:
         ValueError
             If the label was not asked for in some image.
         """
-        other = self.cwm_mean
+        others = self.cwm_mean, self.cwm_dark_mean
         if not (isinstance(against, str) and against == "mean"):
             found = self.classes == against if np.ndim(against) == 0 else np.zeros_like(self.classes, dtype=bool)
             if not found.any(axis=1).all():
@@ -175,8 +201,11 @@ class Explanation:
                     f"against={against!r} is not among the classes explained of every image. Expected 'mean' or one "
                     "label that is: ask for it in explain(X, classes=[...]), or for classes='all'."
                 )
-            other = self.cwm[np.arange(len(self)), found.argmax(axis=1)]
-        return (self.cwm - other[:, None])[..., None] * self.images[:, None]
+            position = np.arange(len(self)), found.argmax(axis=1)
+            others = [None if maps is None else maps[position] for maps in (self.cwm, self.cwm_dark)]
+        own = self.cwm, self.cwm_dark
+        maps = [None if m is None else m - other[:, None] for m, other in zip(own, others, strict=True)]
+        return _contributions(self.images, *maps)
 
     def region_scores(self, regions):
         """The part of each score that a region contributes.
@@ -228,8 +257,9 @@ class Explanation:
                     f"the index of an Explanation selects images and has 1 dimension, not {index.ndim}: "
                     "use an integer, a slice, a boolean mask or a sequence of integers."
                 )
-        arrays = (self.images, self.cwm, self.scores, self.classes, self.cwm_mean)
-        return type(self)(*(array[index] for array in arrays))
+        maps = (self.cwm_mean, self.cwm_dark, self.cwm_dark_mean)
+        arrays = (self.images, self.cwm, self.scores, self.classes, *maps)
+        return type(self)(*(None if array is None else array[index] for array in arrays))
 
     def __repr__(self):
         n, k = self.classes.shape

@@ -4,34 +4,53 @@ import torch
 from torch import nn
 
 
-class Replay:
-    """A network in training that is captured as CUDA graphs at its first batch, and replayed.
+class _Call(nn.Module):
+    """The network with options that are not tensors, under an autocast of its own: backward runs outside of it.
 
-    Only the network is captured: loss, optimizer, learning rates, random numbers and callbacks stay as they are, and
-    need not be capturable. A batch of another shape, the last of an epoch, runs the network itself, and so does every
-    batch while some module has hooks, which a graph would leave out. Parameters that are frozen or thawed on the way
-    are captured anew. Capturing needs an autocast, if any, without a cache.
+    PyTorch replaces the forward method of what it captures: this one's, so that the network stays as it is.
     """
 
-    def __init__(self, network):
-        self.network = network
-        self.graphed = self.captured = None
+    def __init__(self, network, low, options):
+        super().__init__()
+        self.network, self.low, self.options = network, low, options
 
-    def __call__(self, images):
-        if any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in self.network.modules()):
-            return self.network(images)
-        trainable = [parameter.requires_grad for parameter in self.network.parameters()]
-        if self.graphed is None or self.captured[1] != trainable:
-            self.graphed = self._capture(images)
-            self.captured = images.shape, trainable
-        if images.shape != self.captured[0]:
-            return self.network(images)
-        return self.graphed(images).clone()  # the next replay writes over its own, which a callback may have kept
+    def forward(self, images, *classes):
+        with torch.autocast(images.device.type, dtype=self.low, enabled=self.low is not None, cache_enabled=False):
+            return self.network(images, **self.options, **({"classes": classes[0]} if classes else {}))
 
-    def _capture(self, images):
+
+class Step:
+    """A network in training under autocast to the dtype `low`, if any; with `replay`, on CUDA, from a graph.
+
+    Only the network is captured, at the first batch: loss, optimizer, learning rates, random numbers and callbacks stay
+    as they are, and need not be capturable. A batch of another shape, the last of an epoch, runs the network itself,
+    and so does every batch while some module has hooks, which a graph would leave out. Each set of options has a graph
+    of its own. Parameters that are frozen or thawed on the way are captured anew.
+    """
+
+    def __init__(self, network, low=None, replay=False):
+        self.network, self.low, self.replay = network, low, replay
+        self.captured = {}
+
+    def __call__(self, images, classes=None, **options):
+        call, tensors = _Call(self.network, self.low, options), (images,) if classes is None else (images, classes)
+        if not self.replay or self._has_hooks():
+            return call(*tensors)
+        key, trainable = tuple(options.items()), [parameter.requires_grad for parameter in self.network.parameters()]
+        if key not in self.captured or self.captured[key][2] != trainable:
+            self.captured[key] = self._capture(call, tensors), images.shape, trainable
+        graphed, shape, _ = self.captured[key]
+        if images.shape != shape:
+            return call(*tensors)
+        out = graphed(*tensors)  # the next replay writes over its own, which a callback may have kept
+        return tuple(part.clone() for part in out) if isinstance(out, tuple) else out.clone()
+
+    def _has_hooks(self):
+        return any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in self.network.modules())
+
+    def _capture(self, call, tensors):
         buffers = [(buffer, buffer.clone()) for buffer in self.network.buffers()]
-        # PyTorch replaces the forward method of what it captures: of a wrapper, so that the network stays as it is
-        graphed = torch.cuda.make_graphed_callables(nn.Sequential(self.network), (images.clone(),))
+        graphed = torch.cuda.make_graphed_callables(call, tuple(tensor.clone() for tensor in tensors))
         for buffer, before in buffers:  # batch norm has counted the rehearsals
             buffer.copy_(before)
         return graphed

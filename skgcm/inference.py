@@ -101,20 +101,22 @@ def evidence(network, image_format, rows, classes=None):
     Returns
     -------
     images : float32 (n, R, C, D)
-    cwm : float32 (n, k, R, C)
+    cwm : float32 (P, n, k, R, C)
+        The weight maps on the image and, where the polarity is both, P = 2, those on 1 minus the image.
     scores : float32 (n, k)
     classes : int64 (n, k)
-    mean : float32 (n, R, C)
+    mean : float32 (P, n, R, C)
     """
     n, (n_rows, n_columns, n_channels) = len(rows), image_format.shape
     per_image = isinstance(classes, np.ndarray)
     k = classes.shape[1] if per_image else classes or network.n_classes
-    floats = k if classes is None else 10 * k  # chosen maps are built of nine shifts
+    polarities = len(network.heads)
+    floats = polarities * (k if classes is None else 10 * k)  # chosen maps are built of nine shifts
     images = np.empty((n, n_rows, n_columns, n_channels), np.float32)
-    cwm = np.empty((n, k, n_rows, n_columns), np.float32)
+    cwm = np.empty((polarities, n, k, n_rows, n_columns), np.float32)
     scores = np.empty((n, k), np.float32)
     chosen = np.empty((n, k), np.int64)
-    mean = np.empty((n, n_rows, n_columns), np.float32)
+    mean = np.empty((polarities, n, n_rows, n_columns), np.float32)
     with prepared(network) as folded:
         for part, index in batches(folded, image_format, rows, floats):
             batch = _images(folded, image_format, rows[index])
@@ -122,10 +124,10 @@ def evidence(network, image_format, rows, classes=None):
             all_scores, batch_classes, batch_cwm, batch_mean = folded.evidence(batch, wanted)
             for out, found in (
                 (images, batch.permute(0, 2, 3, 1)),
-                (cwm, batch_cwm),
                 (scores, all_scores.gather(1, batch_classes)),
                 (chosen, batch_classes),
-                (mean, batch_mean),
+                *zip(cwm, batch_cwm, strict=True),
+                *zip(mean, batch_mean, strict=True),
             ):
                 torch.from_numpy(out[part]).copy_(found[: part.stop - part.start])  # PyTorch reorders faster than NumPy
     return images, cwm, scores, chosen, mean

@@ -1,4 +1,4 @@
-"""The GCM network in plain PyTorch: encoder, decoder and contribution head, equations (1) to (7).
+"""The GCM network in plain PyTorch: contribution head and network, equations (1) to (7).
 
 Nothing here knows scikit-learn or skorch. :class:`GCM` can be used on its own::
 
@@ -9,113 +9,22 @@ Sizes in comments: B images, N classes, D channels of an image, R rows, C column
 """
 
 import copy
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from skgcm import mosaics
+from skgcm.blocks import ConvBlock, Decoder, Encoder
+
 UPSAMPLING = ("nearest", "deconvolution")
-
-
-class ConvBlock(nn.Sequential):
-    """Convolution, batch norm, ReLU. The convolution has no bias: batch norm brings its own."""
-
-    def __init__(self, n_in, n_out, *, kernel=3, stride=1, groups=1):
-        conv = nn.utils.skip_init(
-            nn.Conv2d, n_in, n_out, kernel, stride, padding=kernel // 2, groups=groups, bias=False
-        )
-        super().__init__(conv, nn.BatchNorm2d(n_out), nn.ReLU(inplace=True))
-
-    def fold(self):
-        """Absorb batch norm, as it acts in evaluation, into the convolution. In place."""
-        conv, norm = self[0], self[1]
-        scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-        weight, bias = conv.weight.double(), norm.bias.double() - norm.running_mean.double() * scale
-        if isinstance(conv, nn.ConvTranspose2d):  # weight: (n_in, n_out / groups, 3, 3), groups along n_in
-            by_group = weight.unflatten(0, (conv.groups, -1)) * scale.view(conv.groups, 1, -1, 1, 1)
-            weight = by_group.flatten(0, 1)
-        else:
-            weight = weight * scale.view(-1, 1, 1, 1)
-        conv.weight = nn.Parameter(weight.to(conv.weight), requires_grad=False)
-        conv.bias = nn.Parameter(bias.to(conv.weight), requires_grad=False)
-        self[1] = nn.Identity()
-
-
-class NearestUp(ConvBlock):
-    """Nearest-neighbour upsampling to a given size, then a :class:`ConvBlock`."""
-
-    def forward(self, x, size):
-        conv, norm, relu = self
-        if size != (2 * x.shape[2], 2 * x.shape[3]):  # an odd size, which doubling overshoots
-            return super().forward(F.interpolate(x, size=size, mode="nearest"))
-        # On doubled pixels a 3x3 kernel reads each pixel up to four times. A stride-2 deconvolution by the kernel's
-        # sums over 2x2 windows, 4x4 of them, gives the same for 16 products instead of 36, and the enlarged features
-        # never exist.
-        windows = F.avg_pool2d(conv.weight.flip(2, 3), 2, stride=1, padding=1, divisor_override=1)
-        kernel = windows.unflatten(0, (conv.groups, -1)).transpose(1, 2).flatten(0, 1)  # (n_in, n_out / groups, 4, 4)
-        return relu(norm(F.conv_transpose2d(x, kernel, conv.bias, stride=2, padding=1, groups=conv.groups)))
-
-
-class DeconvolutionUp(ConvBlock):
-    """Stride-2 deconvolution to a given size. Leaves a 2-pixel lattice in the maps; kept because the paper uses it."""
-
-    def __init__(self, n_in, n_out, *, groups=1):
-        super().__init__(n_in, n_out, groups=groups)
-        self[0] = nn.utils.skip_init(nn.ConvTranspose2d, n_in, n_out, 3, stride=2, padding=1, groups=groups, bias=False)
-
-    def forward(self, x, size):
-        conv, norm, relu = self
-        return relu(norm(conv(x, output_size=size)))
-
-
-class Encoder(nn.Module):
-    """Layers 1 to 10: stages of three convolutions, each stage after the first at half the size and twice the width."""
-
-    def __init__(self, in_channels, width, n_stages):
-        super().__init__()
-        widths = [in_channels] + [width * 2**i for i in range(n_stages)]
-        self.stages = nn.ModuleList(
-            nn.Sequential(
-                ConvBlock(n_in, n_out, stride=1 if i == 0 else 2),
-                ConvBlock(n_out, n_out),
-                ConvBlock(n_out, n_out),
-            )
-            for i, (n_in, n_out) in enumerate(pairwise(widths))
-        )
-        self.out_channels = widths[-1]
-        self.mix = ConvBlock(self.out_channels, self.out_channels, kernel=1)
-
-    def forward(self, x):
-        """Features, and the size (R, C) that each stage but the last returned: the decoder goes back through them."""
-        sizes = []
-        for stage in self.stages:
-            x = stage(x)
-            sizes.append(x.shape[2:])
-        return self.mix(x), sizes[:-1]
-
-
-class Decoder(nn.Module):
-    """Layers 11 to 14: stages of an upsampling and a plain convolution. With groups > 1, that many decoders abreast."""
-
-    def __init__(self, in_channels, width, n_stages, upsampling, groups):
-        super().__init__()
-        up = {"nearest": NearestUp, "deconvolution": DeconvolutionUp}[upsampling]
-        widths = [groups * width * 2**i for i in reversed(range(n_stages - 1))]
-        self.ups, self.convs = nn.ModuleList(), nn.ModuleList()
-        for i, (n_in, n_out) in enumerate(zip([in_channels, *widths], widths, strict=False)):
-            # every group reads the same encoder output, so the first layer is an ordinary convolution
-            self.ups.append(up(n_in, n_out, groups=1 if i == 0 else groups))
-            self.convs.append(ConvBlock(n_out, n_out, groups=groups))
-
-    def forward(self, x, sizes):
-        for up, conv, size in zip(self.ups, self.convs, reversed(sizes), strict=True):
-            x = conv(up(x, size))
-        return x
+POLARITIES = ("bright", "both")
 
 
 class ContributionHead(nn.Module):
     """Layer 15 and the average: one 3x3 kernel and one bias per class, from features to maps and to scores.
+
+    ``light`` is what the maps are multiplied with, (B, R, C): the channel mean of the images, or 1 minus it.
 
     Features are (B, K, R, C), or (B, N * K, R, C) where every class has a decoder of its own (``shared=False``).
     """
@@ -130,21 +39,21 @@ class ContributionHead(nn.Module):
         n, k = self.weight.shape[:2]
         return f"{k}, {n}, shared={self.shared}, clip_negative={self.clip_negative}"
 
-    def scores(self, features, grey):
-        """Equation (4), (B, N), from features and the channel mean of the images, ``grey`` (B, R, C)."""
+    def scores(self, features, light):
+        """Equation (4), (B, N)."""
         if not self.shared or self.clip_negative:
             cwm = self.weight_maps(features)
-            return torch.bmm(cwm.flatten(2), grey.flatten(1)[:, :, None])[:, :, 0] / grey[0].numel()
+            return torch.bmm(cwm.flatten(2), light.flatten(1)[:, :, None])[:, :, 0] / light[0].numel()
         # Layer 15 and the average are both linear, so they can change places: average the features' nine shifts
         # against the image first, T (B, 9, K), and no N x R x C tensor exists. The tap (dy, dx) reads the features
         # (dy - 1, dx - 1) further on, which is the image that far back: hence the flip. (F.unfold would do, but several
         # times slower.)
-        windows = F.pad(grey, (1, 1, 1, 1)).unfold(1, 3, 1).unfold(2, 3, 1)  # (B, R, C, 3, 3), a view
+        windows = F.pad(light, (1, 1, 1, 1)).unfold(1, 3, 1).unfold(2, 3, 1)  # (B, R, C, 3, 3), a view
         shifts = windows.permute(0, 3, 4, 1, 2).flatten(3).flatten(1, 2)  # (B, 9, R C)
         pixels = features.permute(0, 2, 3, 1).flatten(1, 2)  # (B, R C, K), a view of channels-last features
-        taps = torch.bmm(shifts, pixels) / grey[0].numel()
+        taps = torch.bmm(shifts, pixels) / light[0].numel()
         kernels = self.weight.flip(2, 3).flatten(2).transpose(1, 2)  # (N, 9, K)
-        return taps.flatten(1) @ kernels.flatten(1).T + grey.mean((1, 2))[:, None] * self.bias
+        return taps.flatten(1) @ kernels.flatten(1).T + light.mean((1, 2))[:, None] * self.bias
 
     def weight_maps(self, features, classes=None):
         """Equation (1), (B, k, R, C), of the classes (B, k) asked for image by image, or of all N."""
@@ -202,6 +111,9 @@ class GCM(nn.Module):
         True: layers 11 to 14 serve all classes. False: each class has them for itself.
     clip_negative : bool, default=False
         The paper's clipped variant: a ReLU on layer 15, so that CWM >= 0.
+    polarity : {"bright", "both"}, default="bright"
+        "both" adds a second weight map of each class, on 1 - I: ``CCM_j = CWM_j * I + CWM_dark_j * (1 - I)``, so that
+        dark pixels can contribute. Not in the paper.
     upsampling : {"nearest", "deconvolution"}, default="nearest"
         How a decoder stage enlarges: nearest-neighbour followed by a 3x3 convolution, or a stride-2 deconvolution.
     generator : torch.Generator, optional
@@ -209,7 +121,8 @@ class GCM(nn.Module):
 
     Notes
     -----
-    Images are (B, D, R, C), floating point in [0, 1], **not** centred: where the image is 0, nothing contributes.
+    Images are (B, D, R, C), floating point in [0, 1], **not** centred: where the image is 0, nothing contributes
+    (unless ``polarity="both"``).
     Any size from 1x1 up works. In training mode batch norm needs more than one value per channel, so a batch of a
     single image whose smallest feature map is one pixel raises ValueError.
 
@@ -246,21 +159,25 @@ class GCM(nn.Module):
         n_stages=3,
         shared_decoder=True,
         clip_negative=False,
+        polarity="bright",
         upsampling="nearest",
         generator=None,
     ):
         super().__init__()
-        if upsampling not in UPSAMPLING:
-            raise ValueError(f"upsampling={upsampling!r} is not one of {UPSAMPLING}")
+        for name, value, known in (("upsampling", upsampling, UPSAMPLING), ("polarity", polarity, POLARITIES)):
+            if value not in known:
+                raise ValueError(f"{name}={value!r} is not one of {known}")
         groups = 1 if shared_decoder else n_classes
         self.encoder = Encoder(in_channels, encoder_width, n_stages)
         self.decoder = Decoder(self.encoder.out_channels, decoder_width, n_stages, upsampling, groups)
         n_features = decoder_width if n_stages > 1 else self.encoder.out_channels
         # one stage leaves no decoder, and then there is nothing that could be unshared
-        self.head = ContributionHead(n_features, n_classes, shared_decoder or n_stages == 1, clip_negative)
+        head = n_features, n_classes, shared_decoder or n_stages == 1, clip_negative
+        self.head = ContributionHead(*head)
+        self.dark_head = ContributionHead(*head) if polarity == "both" else None
         self.n_classes = n_classes
         # roughly what a forward pass holds at once: a widest layer's input and output, and maps where scores need them
-        maps = n_classes if groups > 1 or clip_negative else 0
+        maps = len(self.heads) * n_classes if groups > 1 or clip_negative else 0
         self.floats_per_pixel = 4 * max(encoder_width, decoder_width * groups) + maps
         self.reset_parameters(generator)
 
@@ -273,21 +190,62 @@ class GCM(nn.Module):
                 module.weight.normal_(0, (2 / fan_in) ** 0.5, generator=generator)
             elif isinstance(module, nn.BatchNorm2d):
                 module.reset_parameters()
-        self.head.weight.normal_(0, (1 / self.head.weight[0].numel()) ** 0.5, generator=generator)
-        self.head.bias.zero_()
+        for head in self.heads:
+            head.weight.normal_(0, (1 / head.weight[0].numel()) ** 0.5, generator=generator)
+            head.bias.zero_()
+
+    @property
+    def heads(self):
+        """The head for the image and, with ``polarity="both"``, the one for 1 minus the image."""
+        return (self.head,) if self.dark_head is None else (self.head, self.dark_head)
+
+    def lights(self, images):
+        """What the maps of each head are multiplied with, averaged over channels: (B, R, C) each."""
+        grey = images.mean(1)
+        return (grey,) if self.dark_head is None else (grey, 1 - grey)
 
     def features(self, images):
         """Output of layer 14, (B, K, R, C), channels last in memory, in the dtype of the images."""
         codes, sizes = self.encoder(images.contiguous(memory_format=torch.channels_last))
         return self.decoder(codes, sizes).to(images.dtype)
 
-    def forward(self, images):
-        """Class scores, equations (1) to (4), (B, N)."""
+    def forward(self, images, grid=1, magnitudes=False, classes=None):
+        """Class scores, equations (1) to (4).
+
+        Parameters
+        ----------
+        images : Tensor (B, D, R, C), floating point in [0, 1]
+        grid : int, default=1
+            The images are mosaics of grid x grid cells of equal size, and it is the cells that are scored: B becomes
+            B * grid^2 in what is returned. A cell's score is the mean of the contributions in it.
+        magnitudes : bool, default=False
+            Also return how large contributions are, whatever their sign.
+        classes : LongTensor (B, k), optional
+            For `magnitudes`: class indices, image by image (cell by cell). Default: all N classes in order.
+
+        Returns
+        -------
+        scores : Tensor (B, N)
+        magnitudes : Tensor (B, k) or (B, N), if asked for
+            The mean over pixels of the magnitude of their contributions.
+        """
         features = self.features(images)
         with torch.autocast(images.device.type, enabled=False):
-            return self.head.scores(features, images.mean(1))
+            lights, rim = self.lights(images), 1.0
+            if grid > 1:
+                # a weight reads the features one pixel further on, and in the next cell: there nothing contributes
+                features = mosaics.cut(features, grid, border=1)
+                inner = [mosaics.cut(light[:, None], grid, border=0)[:, 0] for light in lights]
+                lights = [F.pad(light, (1, 1, 1, 1)) for light in inner]
+                rim = lights[0][0].numel() / inner[0][0].numel()  # what averages are taken over, and should be
+            pairs = list(zip(self.heads, lights, strict=True))
+            scores = sum(head.scores(features, light) for head, light in pairs) * rim
+            if not magnitudes:
+                return scores
+            ccm = sum(head.weight_maps(features, classes) * light[:, None] for head, light in pairs)
+            return scores, ccm.abs().mean((2, 3)) * rim
 
-    def weight_maps(self, images, classes=None):
+    def weight_maps(self, images, classes=None, *, dark=False):
         """Class weight maps, equation (1).
 
         Parameters
@@ -295,14 +253,18 @@ class GCM(nn.Module):
         images : Tensor (B, D, R, C), floating point in [0, 1]
         classes : LongTensor (B, k), optional
             Class indices, image by image. Default: all N classes in order.
+        dark : bool, default=False
+            The maps on 1 - I, which there are with ``polarity="both"``.
 
         Returns
         -------
         Tensor (B, k, R, C) or (B, N, R, C)
         """
+        if dark and self.dark_head is None:
+            raise ValueError('dark=True, but this network has polarity="bright". Build it with polarity="both".')
         features = self.features(images)
         with torch.autocast(images.device.type, enabled=False):
-            return self.head.weight_maps(features, classes)
+            return (self.dark_head if dark else self.head).weight_maps(features, classes)
 
     def evidence(self, images, classes=None):
         """All scores and the weight maps of some classes, in one pass.
@@ -317,17 +279,22 @@ class GCM(nn.Module):
         -------
         scores : Tensor (B, N)
         classes : LongTensor (B, k)
-        cwm : Tensor (B, k, R, C)
-        mean : Tensor (B, R, C)
-            The mean of the weight maps of all N classes.
+        cwm : list of Tensor (B, k, R, C)
+            The weight maps on the image and, with ``polarity="both"``, those on 1 minus the image.
+        mean : list of Tensor (B, R, C)
+            The mean of the weight maps of all N classes, likewise.
         """
         features = self.features(images)
         with torch.autocast(images.device.type, enabled=False):
-            scores = self.head.scores(features, images.mean(1))
+            lights = self.lights(images)
+            scores = sum(head.scores(features, light) for head, light in zip(self.heads, lights, strict=True))
             if isinstance(classes, int):
                 classes = scores.argsort(dim=1, descending=True, stable=True)[:, :classes]  # stable: ties as in argmax
-            cwm = self.head.weight_maps(features, classes)
-            mean = self.head.mean_map(features) if classes is not None else cwm.mean(1)
+            cwm = [head.weight_maps(features, classes) for head in self.heads]
+            if classes is None:
+                mean = [maps.mean(1) for maps in cwm]
+            else:
+                mean = [head.mean_map(features) for head in self.heads]
         if classes is None:
             classes = torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
         return scores, classes, cwm, mean
@@ -338,6 +305,7 @@ class GCM(nn.Module):
         for module in list(network.modules()):
             if isinstance(module, ConvBlock):
                 module.fold()
-        for name, parameter in network.head.named_parameters():
-            setattr(network.head, name, nn.Parameter(parameter.detach().clone(), requires_grad=False))
+        for head in network.heads:
+            for name, parameter in head.named_parameters():
+                setattr(head, name, nn.Parameter(parameter.detach().clone(), requires_grad=False))
         return network

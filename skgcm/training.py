@@ -2,28 +2,38 @@
 
 import copy
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
 from skorch import NeuralNetClassifier
 from skorch.callbacks import EarlyStopping, EpochTimer, PrintLog
-from skorch.dataset import ValidSplit
+from skorch.dataset import ValidSplit, unpack_data
 from skorch.utils import noop
 from tqdm import tqdm
 
-from skgcm import heap
+from skgcm import heap, mosaics, sparsity
 from skgcm.augmentation import augmented
 from skgcm.batches import Batches
-from skgcm.graphs import Replay
+from skgcm.graphs import Step
 from skgcm.network import GCM
 
-NETWORK_PARAMS = ("encoder_width", "decoder_width", "n_stages", "shared_decoder", "clip_negative", "upsampling")
+NETWORK_PARAMS = (
+    "encoder_width",
+    "decoder_width",
+    "n_stages",
+    "shared_decoder",
+    "clip_negative",
+    "polarity",
+    "upsampling",
+)
 OPTIMIZERS = {
     "sgd": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True, "fused": True}),
     "adamw": (torch.optim.AdamW, {"betas": (0.9, 0.99), "fused": True}),
 }
 WARM_UP = 0.25  # share of a one-cycle schedule in which the learning rate rises
+RAMP = 0.3  # share of a fit in which the sparsity penalty rises
 
 
 def resolve_device(device):
@@ -79,6 +89,10 @@ class GCMNet(NeuralNetClassifier):
     precision : torch.dtype
         bfloat16 trains under autocast; weights, scores and loss stay float32.
     lr_schedule : {"one-cycle", "constant"}
+    mosaic : int
+        Every second batch is laid out as mosaics of this side; 0: none.
+    sparsity : float
+        Weight of the penalty on contributions, reached after a first part of each fit.
     seed : int
         Initial weights, order of the batches and augmentation all follow from it and from the number of the epoch.
     cuda_graph : bool
@@ -92,6 +106,8 @@ class GCMNet(NeuralNetClassifier):
         augment=None,
         precision=torch.float32,
         lr_schedule,
+        mosaic=0,
+        sparsity=0.0,
         seed,
         cuda_graph=False,
         **kwargs,
@@ -100,6 +116,8 @@ class GCMNet(NeuralNetClassifier):
         self.augment = augment
         self.precision = precision
         self.lr_schedule = lr_schedule
+        self.mosaic = mosaic
+        self.sparsity = sparsity
         self.seed = seed
         self.cuda_graph = cuda_graph
         super().__init__(*args, **kwargs)
@@ -111,7 +129,7 @@ class GCMNet(NeuralNetClassifier):
 
     def __getstate__(self):
         # generators and graphs of a GPU could not be read where there is none, and each fit makes its own
-        return {**super().__getstate__(), "shuffling_": None, "augmenting_": None, "replay_": None}
+        return {**super().__getstate__(), "shuffling_": None, "augmenting_": None, "step_": None}
 
     def get_default_callbacks(self):
         return [("epoch_timer", EpochTimer())] + [("print_log", PrintLog())] * (self.verbose > 1)
@@ -126,26 +144,36 @@ class GCMNet(NeuralNetClassifier):
         return Batches(dataset, self.batch_size, self.shuffling_ if training else None, self.device)
 
     def infer(self, x, **fit_params):
-        training = self.module_.training
-        images = self.image_format.unflatten(x.to(self.device, non_blocking=True))
-        if training:
-            images = augmented(images, self.augment, self.augmenting_, self.image_format.value_range[0])
-        images = self.image_format.scale(images)
-        if training and len(images) == 1:  # its twin gives a lone image batch statistics, whatever its size
-            return self._forward(images.expand(2, -1, -1, -1))[:1]
-        return self._forward(images)
+        return self.module_(self.image_format.images(x.to(self.device, non_blocking=True)))
 
-    def _forward(self, images):
-        training = self.module_.training
-        forward = self.replay_ if training and self.replay_ else self.module_
-        low = training and self.precision != torch.float32
-        with torch.autocast(
-            images.device.type,
-            dtype=self.precision if low else None,
-            enabled=low,
-            cache_enabled=forward is self.module_,
-        ):
-            return forward(images)
+    def train_step_single(self, batch, grid=1, sparsity=0.0):
+        """As skorch's, on augmented images, laid out as mosaics of side `grid`, with the penalty on contributions."""
+        self._set_training(True)
+        rows, labels = (part.to(self.device, non_blocking=True) for part in unpack_data(batch))
+        images = self.image_format.unflatten(rows)
+        images = augmented(images, self.augment, self.augmenting_, self.image_format.value_range[0])
+        scores, penalty = self._learn(self.image_format.scale(images), labels, grid, sparsity > 0)
+        loss = self.get_loss(scores, labels, X=rows, training=True)
+        if sparsity:
+            loss = loss + sparsity * penalty
+        loss.backward()
+        return {"loss": loss, "y_pred": scores}
+
+    def _learn(self, images, labels, grid, penalised):
+        """Scores (B, N) in training, and the penalty on the contributions that they are made of, or None."""
+        n, n_classes, options = len(images), self.network.n_classes, {}
+        cells = mosaics.filled(n, grid, images.device)
+        if len(cells) > n:
+            images, labels = images[cells], labels[cells]
+        if grid > 1:
+            images, options["grid"] = mosaics.lay_out(images, grid), grid
+        if penalised:
+            options["magnitudes"] = True
+            options["classes"] = sparsity.chosen(labels, n_classes, self.augmenting_)
+        with mosaics.statistics_kept(self.network) if grid > 1 else nullcontext():
+            out = self.step_(images, **options)
+        scores, magnitudes = out if penalised else (out, None)
+        return scores[:n], sparsity.penalty(magnitudes[:n], n_classes) if penalised else None
 
     def get_split_datasets(self, X, y=None, **fit_params):
         try:
@@ -174,7 +202,8 @@ class GCMNet(NeuralNetClassifier):
     def fit_loop(self, X, y=None, epochs=None, **fit_params):
         epochs = self.max_epochs if epochs is None else epochs
         self.shuffling_, self.augmenting_ = torch.Generator(), torch.Generator(self.device)
-        self.replay_ = Replay(self.module_) if self.cuda_graph and self.augmenting_.device.type == "cuda" else None
+        low = None if self.precision == torch.float32 else self.precision
+        self.step_ = Step(self.module_, low, self.cuda_graph and self.augmenting_.device.type == "cuda")
         train, valid = self.get_split_datasets(X, y)
         datasets = {"dataset_train": train, "dataset_valid": valid}
         batches = self.get_iterator(train, training=True)
@@ -188,8 +217,8 @@ class GCMNet(NeuralNetClassifier):
                 states = np.random.SeedSequence([self.seed, len(self.history)]).generate_state(2)
                 for generator, state in zip((self.shuffling_, self.augmenting_), states, strict=True):
                     generator.manual_seed(int(state))
-                rates = self._learning_rates(peaks, epoch, epochs, len(batches))
-                losses = {"train_loss": self._train_epoch(batches, scheduled, rates, progress)}
+                plan = self._plan(peaks, epoch, epochs, len(batches))
+                losses = {"train_loss": self._train_epoch(batches, scheduled, plan, progress)}
                 if held_out is not None:
                     losses["valid_loss"] = self._validate(held_out)
                 self._record(losses)
@@ -200,23 +229,25 @@ class GCMNet(NeuralNetClassifier):
                     break
         for group, peak in zip(scheduled, peaks, strict=True):
             group["lr"] = peak
-        self.replay_ = None
+        self.step_ = None
         return self
 
-    def _learning_rates(self, peaks, epoch, epochs, steps):
-        """The learning rates of the scheduled parameter groups, step by step of an epoch."""
+    def _plan(self, peaks, epoch, epochs, steps):
+        """For each step of an epoch: the learning rates of the scheduled parameter groups, and what is trained for."""
         for step in range(steps):
-            factor = learning_rate_factor((epoch + (step + 0.5) / steps) / epochs)
-            yield [peak * factor for peak in peaks]
+            position = (epoch + (step + 0.5) / steps) / epochs
+            grid = self.mosaic if self.mosaic and (epoch * steps + step) % 2 else 1
+            rates = [peak * learning_rate_factor(position) for peak in peaks]
+            yield rates, {"grid": grid, "sparsity": self.sparsity * min(1.0, position / RAMP)}
 
-    def _train_epoch(self, batches, scheduled, rates, progress):
+    def _train_epoch(self, batches, scheduled, plan, progress):
         """Mean loss of one pass. The losses stay on the device until the end: the host waits once an epoch."""
         losses, sizes = [], []
-        for batch, step_rates in zip(batches, rates, strict=True):
-            for group, rate in zip(scheduled, step_rates, strict=True):
+        for batch, (rates, options) in zip(batches, plan, strict=True):
+            for group, rate in zip(scheduled, rates, strict=True):
                 group["lr"] = rate
             self.notify("on_batch_begin", batch=batch, training=True)
-            step = self.train_step(batch)
+            step = self.train_step(batch, **options)
             self.notify("on_batch_end", batch=batch, training=True, **step)
             losses.append(step["loss"].detach())
             sizes.append(len(batch[0]))
@@ -293,7 +324,8 @@ def build_net(params, image_format, n_classes, class_weights):
         "seed": seed,
     }
     own |= {f"module__{name}": params[name] for name in NETWORK_PARAMS}
-    own |= {name: params[name] for name in ("augment", "lr", "lr_schedule", "max_epochs", "batch_size", "verbose")}
+    own |= {name: params[name] for name in ("augment", "lr", "lr_schedule", "mosaic", "sparsity", "max_epochs")}
+    own |= {name: params[name] for name in ("batch_size", "verbose")}
     if class_weights is not None:
         own |= {"criterion__weight": torch.from_numpy(class_weights), "criterion__reduction": "none"}
     further = params["net_params"] or {}

@@ -205,3 +205,18 @@ def test_regions_that_are_none(regions):
 def test_boxes_that_leave_the_image(box):
     with pytest.raises(ValueError, match="a box that is empty or leaves an image of 4 rows and 6 columns"):
         make().region_scores(box)
+
+
+def test_dark_maps_contribute_where_the_image_is_dark():
+    images, cwm, dark = (
+        np.array([[[[0.0], [1.0]]]]),
+        np.full((1, 2, 1, 2), 2.0),
+        np.array([[[[3.0, 9.0]], [[1.0, 9.0]]]]),
+    )
+    evidence = Explanation(images, cwm, [[2.5, 1.5]], [["cat", "dog"]], cwm_dark=dark)
+    np.testing.assert_array_equal(evidence.ccm[0, :, 0, :, 0], [[3, 2], [1, 2]])
+    np.testing.assert_array_equal(evidence.ccm.mean(axis=(2, 3, 4)), evidence.scores)
+    np.testing.assert_array_equal(evidence.pixel_contributions, evidence.ccm.mean(axis=4))
+    np.testing.assert_array_equal(evidence.contrast("dog").mean(axis=(2, 3, 4)), [[1, 0]])
+    np.testing.assert_array_equal(evidence.contrast().mean(axis=(2, 3, 4)), [[0.5, -0.5]])
+    assert evidence[0].cwm_dark_mean.shape == (1, 1, 2)

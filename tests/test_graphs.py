@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from skgcm.graphs import Replay
+from skgcm.graphs import Step
 
 
 @pytest.fixture
@@ -18,8 +18,8 @@ def captures(monkeypatch):
             module(*args)
         forward, static = module.forward, module(*args).detach().clone()
 
-        def replay(images):  # + 1000 tells a replay from a run; every replay writes to the same place
-            return static.copy_(forward(images).detach() + 1000)
+        def replay(*args):  # + 1000 tells a replay from a run; every replay writes to the same place
+            return static.copy_(forward(*args).detach() + 1000)
 
         module.forward = replay
         return module
@@ -42,20 +42,20 @@ def _replayed(scores):
 
 
 def test_whole_batches_are_replayed_and_the_last_is_not(captures, network):
-    replay = Replay(network)
+    replay = Step(network, replay=True)
     assert [_replayed(replay(_images(n))) for n in (4, 4, 3, 4)] == [True, True, False, True]
     assert captures == [(4, 2, 3, 3)]
     assert not _replayed(network(_images(4)))
 
 
 def test_batch_norm_does_not_remember_the_rehearsals(captures, network):
-    Replay(network)(_images(4))
+    Step(network, replay=True)(_images(4))
     assert network[0].num_batches_tracked == 1
     torch.testing.assert_close(network[0].running_mean, 0.1 * _images(4).mean((0, 2, 3)))
 
 
 def test_frozen_parameters_are_captured_anew(captures, network):
-    replay = Replay(network)
+    replay = Step(network, replay=True)
     replay(_images(4))
     network[1].weight.requires_grad_(False)
     replay(_images(4))
@@ -64,7 +64,7 @@ def test_frozen_parameters_are_captured_anew(captures, network):
 
 
 def test_hooks_are_called(captures, network):
-    replay, called = Replay(network), []
+    replay, called = Step(network, replay=True), []
     replay(_images(4))
     handle = network[1].register_forward_hook(lambda *_: called.append(True))
     assert not _replayed(replay(_images(4)))
@@ -74,7 +74,7 @@ def test_hooks_are_called(captures, network):
 
 
 def test_scores_that_a_callback_keeps_are_not_written_over(captures, network):
-    replay = Replay(network)
+    replay = Step(network, replay=True)
     one = replay(_images(4))
     before = one.clone()
     replay(2 * _images(4) - 1)

@@ -3,7 +3,9 @@ import itertools
 import pytest
 import torch
 
-from skgcm.network import GCM, ConvBlock, NearestUp
+from skgcm import mosaics
+from skgcm.blocks import ConvBlock, NearestUp
+from skgcm.network import GCM
 
 VARIANTS = {
     "shared": {},
@@ -14,6 +16,8 @@ VARIANTS = {
     "unshared-deconvolution": {"shared_decoder": False, "upsampling": "deconvolution"},
     "one-stage": {"n_stages": 1},
     "four-stages": {"n_stages": 4},
+    "both": {"polarity": "both"},
+    "both-unshared-clipped": {"polarity": "both", "shared_decoder": False, "clip_negative": True},
 }
 SIZES = [(1, 9), (8, 8), (28, 28), (33, 47)]
 each_variant = pytest.mark.parametrize("variant", VARIANTS)
@@ -29,6 +33,14 @@ def make(n_classes, n_channels, variant, dtype=torch.float64, **params):
 
 def draw(shape, dtype=torch.float64, seed=0):
     return torch.rand(shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+def contributions(network, images):
+    """(B, N, D, R, C), equation (3) as it is written."""
+    ccm = network.weight_maps(images)[:, :, None] * images[:, None]
+    if network.dark_head is not None:
+        ccm = ccm + network.weight_maps(images, dark=True)[:, :, None] * (1 - images[:, None])
+    return ccm
 
 
 def test_default_has_as_many_parameters_as_the_reconstruction():
@@ -66,7 +78,7 @@ def test_maps_have_the_size_of_the_image_and_average_to_the_scores(variant, size
     images = draw((2, 2, *size))
     cwm = network.weight_maps(images)
     assert cwm.shape == (2, 3, *size)
-    torch.testing.assert_close((cwm * images.mean(1, keepdim=True)).mean((2, 3)), network(images), atol=1e-12, rtol=0)
+    torch.testing.assert_close(contributions(network, images).mean((2, 3, 4)), network(images), atol=1e-12, rtol=0)
     assert (cwm.min() >= 0) == network.head.clip_negative
 
 
@@ -78,9 +90,9 @@ def test_chosen_maps_are_those_of_all_classes(variant):
     rows = torch.arange(4)[:, None]
     torch.testing.assert_close(network.weight_maps(images, classes), every[rows, classes], atol=1e-13, rtol=0)
 
-    scores, best, cwm, mean = network.evidence(images, 2)
+    scores, best, (cwm, *_), (mean, *_) = network.evidence(images, 2)
     torch.testing.assert_close(mean, every.mean(1), atol=1e-13, rtol=0)
-    torch.testing.assert_close(network.evidence(images)[3], mean, atol=1e-13, rtol=0)
+    torch.testing.assert_close(network.evidence(images)[3][0], mean, atol=1e-13, rtol=0)
     torch.testing.assert_close(scores, network(images))
     torch.testing.assert_close(best, scores.topk(2).indices)
     torch.testing.assert_close(cwm, every[rows, best], atol=1e-13, rtol=0)
@@ -175,3 +187,24 @@ def test_head_computes_in_the_dtype_of_the_images_under_autocast():
 def test_unknown_upsampling_is_named():
     with pytest.raises(ValueError, match=r"upsampling='cubic'.*nearest"):
         GCM(3, upsampling="cubic")
+
+
+@each_variant
+@pytest.mark.parametrize("size", [(5, 6), (8, 8)], ids=["odd", "even"])
+def test_a_cell_of_a_mosaic_scores_the_mean_of_the_contributions_in_it(variant, size):
+    network, images = make(4, 3, variant), draw((18, 3, *size))
+    grids = mosaics.lay_out(images, 3)  # (2, 3, 3 R, 3 C)
+    scores, magnitudes = network(grids, grid=3, magnitudes=True)
+    ccm = mosaics.cut(contributions(network, grids).mean(2), 3, border=0)
+    torch.testing.assert_close(scores, ccm.mean((2, 3)), atol=1e-13, rtol=0)
+    torch.testing.assert_close(magnitudes, ccm.abs().mean((2, 3)), atol=1e-13, rtol=0)
+    torch.testing.assert_close(mosaics.cut(grids, 3, border=0), images, atol=0, rtol=0)
+
+    classes = torch.arange(36).reshape(18, 2) % 4
+    chosen = network(grids, grid=3, magnitudes=True, classes=classes)[1]
+    torch.testing.assert_close(chosen, magnitudes.gather(1, classes), atol=1e-13, rtol=0)
+
+
+def test_dark_maps_that_are_not_there():
+    with pytest.raises(ValueError, match="polarity"):
+        make(3, 1, "shared").weight_maps(draw((1, 1, 8, 8)), dark=True)

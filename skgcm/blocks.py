@@ -1,0 +1,102 @@
+"""What the GCM network is built of: convolution blocks, upsampling, encoder (layers 1 to 10), decoder (11 to 14)."""
+
+from itertools import pairwise
+
+import torch.nn.functional as F
+from torch import nn
+
+
+class ConvBlock(nn.Sequential):
+    """Convolution, batch norm, ReLU. The convolution has no bias: batch norm brings its own."""
+
+    def __init__(self, n_in, n_out, *, kernel=3, stride=1, groups=1):
+        conv = nn.utils.skip_init(
+            nn.Conv2d, n_in, n_out, kernel, stride, padding=kernel // 2, groups=groups, bias=False
+        )
+        super().__init__(conv, nn.BatchNorm2d(n_out), nn.ReLU(inplace=True))
+
+    def fold(self):
+        """Absorb batch norm, as it acts in evaluation, into the convolution. In place."""
+        conv, norm = self[0], self[1]
+        scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+        weight, bias = conv.weight.double(), norm.bias.double() - norm.running_mean.double() * scale
+        if isinstance(conv, nn.ConvTranspose2d):  # weight: (n_in, n_out / groups, 3, 3), groups along n_in
+            by_group = weight.unflatten(0, (conv.groups, -1)) * scale.view(conv.groups, 1, -1, 1, 1)
+            weight = by_group.flatten(0, 1)
+        else:
+            weight = weight * scale.view(-1, 1, 1, 1)
+        conv.weight = nn.Parameter(weight.to(conv.weight), requires_grad=False)
+        conv.bias = nn.Parameter(bias.to(conv.weight), requires_grad=False)
+        self[1] = nn.Identity()
+
+
+class NearestUp(ConvBlock):
+    """Nearest-neighbour upsampling to a given size, then a :class:`ConvBlock`."""
+
+    def forward(self, x, size):
+        conv, norm, relu = self
+        if size != (2 * x.shape[2], 2 * x.shape[3]):  # an odd size, which doubling overshoots
+            return super().forward(F.interpolate(x, size=size, mode="nearest"))
+        # On doubled pixels a 3x3 kernel reads each pixel up to four times. A stride-2 deconvolution by the kernel's
+        # sums over 2x2 windows, 4x4 of them, gives the same for 16 products instead of 36, and the enlarged features
+        # never exist.
+        windows = F.avg_pool2d(conv.weight.flip(2, 3), 2, stride=1, padding=1, divisor_override=1)
+        kernel = windows.unflatten(0, (conv.groups, -1)).transpose(1, 2).flatten(0, 1)  # (n_in, n_out / groups, 4, 4)
+        return relu(norm(F.conv_transpose2d(x, kernel, conv.bias, stride=2, padding=1, groups=conv.groups)))
+
+
+class DeconvolutionUp(ConvBlock):
+    """Stride-2 deconvolution to a given size. Leaves a 2-pixel lattice in the maps; kept because the paper uses it."""
+
+    def __init__(self, n_in, n_out, *, groups=1):
+        super().__init__(n_in, n_out, groups=groups)
+        self[0] = nn.utils.skip_init(nn.ConvTranspose2d, n_in, n_out, 3, stride=2, padding=1, groups=groups, bias=False)
+
+    def forward(self, x, size):
+        conv, norm, relu = self
+        return relu(norm(conv(x, output_size=size)))
+
+
+class Encoder(nn.Module):
+    """Layers 1 to 10: stages of three convolutions, each stage after the first at half the size and twice the width."""
+
+    def __init__(self, in_channels, width, n_stages):
+        super().__init__()
+        widths = [in_channels] + [width * 2**i for i in range(n_stages)]
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                ConvBlock(n_in, n_out, stride=1 if i == 0 else 2),
+                ConvBlock(n_out, n_out),
+                ConvBlock(n_out, n_out),
+            )
+            for i, (n_in, n_out) in enumerate(pairwise(widths))
+        )
+        self.out_channels = widths[-1]
+        self.mix = ConvBlock(self.out_channels, self.out_channels, kernel=1)
+
+    def forward(self, x):
+        """Features, and the size (R, C) that each stage but the last returned: the decoder goes back through them."""
+        sizes = []
+        for stage in self.stages:
+            x = stage(x)
+            sizes.append(x.shape[2:])
+        return self.mix(x), sizes[:-1]
+
+
+class Decoder(nn.Module):
+    """Layers 11 to 14: stages of an upsampling and a plain convolution. With groups > 1, that many decoders abreast."""
+
+    def __init__(self, in_channels, width, n_stages, upsampling, groups):
+        super().__init__()
+        up = {"nearest": NearestUp, "deconvolution": DeconvolutionUp}[upsampling]
+        widths = [groups * width * 2**i for i in reversed(range(n_stages - 1))]
+        self.ups, self.convs = nn.ModuleList(), nn.ModuleList()
+        for i, (n_in, n_out) in enumerate(zip([in_channels, *widths], widths, strict=False)):
+            # every group reads the same encoder output, so the first layer is an ordinary convolution
+            self.ups.append(up(n_in, n_out, groups=1 if i == 0 else groups))
+            self.convs.append(ConvBlock(n_out, n_out, groups=groups))
+
+    def forward(self, x, sizes):
+        for up, conv, size in zip(self.ups, self.convs, reversed(sizes), strict=True):
+            x = conv(up(x, size))
+        return x

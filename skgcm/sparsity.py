@@ -1,0 +1,22 @@
+"""The penalty on contributions, sum over classes of mean |CCM_j|: evidence that only cancels evidence is dropped."""
+
+import torch
+
+OTHERS = 9  # classes beside an image's own that a step looks at: with ten classes these are all
+
+
+def chosen(labels, n_classes, generator):
+    """Classes whose maps a step builds, (B, 1 + OTHERS): each image's own, then random others. None: all, in order."""
+    if n_classes - 1 <= OTHERS:
+        return None
+    others = torch.randint(1, n_classes, (len(labels), OTHERS), generator=generator, device=labels.device)
+    return torch.cat([labels[:, None], (labels[:, None] + others) % n_classes], 1)
+
+
+def penalty(magnitudes, n_classes):
+    """Mean over images of the sum over all classes, from the magnitudes (B, k) of all or of the chosen.
+
+    The chosen others stand for all others, so that the expected penalty is the same.
+    """
+    scale = (n_classes - 1) / (magnitudes.shape[1] - 1)
+    return (magnitudes[:, 0] + scale * magnitudes[:, 1:].sum(1)).mean()
