@@ -209,6 +209,9 @@ class GCM(nn.Module):
         codes, sizes = self.encoder(images.contiguous(memory_format=torch.channels_last))
         return self.decoder(codes, sizes).to(images.dtype)
 
+    def _scores(self, features, lights):
+        return sum(head.scores(features, light) for head, light in zip(self.heads, lights, strict=True))
+
     def forward(self, images, grid=1, magnitudes=False, classes=None):
         """Class scores, equations (1) to (4).
 
@@ -238,11 +241,11 @@ class GCM(nn.Module):
                 inner = [mosaics.cut(light[:, None], grid, border=0)[:, 0] for light in lights]
                 lights = [F.pad(light, (1, 1, 1, 1)) for light in inner]
                 rim = lights[0][0].numel() / inner[0][0].numel()  # what averages are taken over, and should be
-            pairs = list(zip(self.heads, lights, strict=True))
-            scores = sum(head.scores(features, light) for head, light in pairs) * rim
+            scores = self._scores(features, lights) * rim
             if not magnitudes:
                 return scores
-            ccm = sum(head.weight_maps(features, classes) * light[:, None] for head, light in pairs)
+            maps = (head.weight_maps(features, classes) for head in self.heads)
+            ccm = sum(cwm * light[:, None] for cwm, light in zip(maps, lights, strict=True))
             return scores, ccm.abs().mean((2, 3)) * rim
 
     def weight_maps(self, images, classes=None, *, dark=False):
@@ -286,8 +289,7 @@ class GCM(nn.Module):
         """
         features = self.features(images)
         with torch.autocast(images.device.type, enabled=False):
-            lights = self.lights(images)
-            scores = sum(head.scores(features, light) for head, light in zip(self.heads, lights, strict=True))
+            scores = self._scores(features, self.lights(images))
             if isinstance(classes, int):
                 classes = scores.argsort(dim=1, descending=True, stable=True)[:, :classes]  # stable: ties as in argmax
             cwm = [head.weight_maps(features, classes) for head in self.heads]
