@@ -1,0 +1,270 @@
+"""Does the evidence lie on the object, and does the decision depend on it?
+
+    python benchmarks/evidence.py --cifar10 cifar10.npz --neu NEU-DET              # both tables, seeds 0 and 1
+    python benchmarks/evidence.py --cifar10 cifar10.npz --only cifar10 --epochs 30
+
+cifar10.npz as for benchmarks/paper.py; NEU-DET is a folder with train/CLASS/FILE.jpg, test/CLASS/FILE.jpg and boxes.csv
+(split, class, file, box_class, xmin, ymin, xmax, ymax in pixels). Writes benchmarks/results/evidence-PART.md and .json.
+
+--only cifar10 | neu    one of the tables
+--fit                   only the fits, one seed after the other: with --keep, several processes can share them
+--keep FOLDER           fits are kept there, and not repeated for the same data and parameters; empty it when the code
+                        changes
+"""
+
+import argparse
+import csv
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from _attribution import METHODS, STEPS, PostHoc, contrasts, contributions
+from _common import cifar10, machine, origin, versions, write
+from _fits import keeping
+from PIL import Image
+
+from skgcm.datasets import load_image_folder
+from skgcm.metrics import deletion_curve, energy_in_boxes, grid_pointing_game, insertion_curve, pointing_game
+
+PLAIN = {"mosaic": 0, "sparsity": 0.0, "polarity": "bright"}
+MOSAIC, SPARSITY, BOTH = {"mosaic": 3}, {"sparsity": 0.04}, {"polarity": "both"}
+GCM = {
+    "GCM": {},
+    "GCM, mosaic": MOSAIC,
+    "GCM, sparsity": SPARSITY,
+    "GCM, mosaic and sparsity": {**MOSAIC, **SPARSITY},
+    "GCM, mosaic and sparsity, polarity both": {**MOSAIC, **SPARSITY, **BOTH},
+}
+CNN = {"CNN": {}, "CNN, mosaic": MOSAIC}
+NEU = {
+    "GCM": {},
+    "GCM, polarity both": BOTH,
+    "GCM, mosaic and sparsity": {**MOSAIC, **SPARSITY},
+    "GCM, mosaic and sparsity, polarity both": {**MOSAIC, **SPARSITY, **BOTH},
+}
+FEW = 50  # grids for Integrated Gradients, which takes STEPS times as long as the others
+SHARE = 0.25  # of the pixels, those of least evidence, whose loss should not matter
+
+
+def explainers(name, clf):
+    """{row of the table: explain}, callables (X, labels) -> maps (n, k, R, C)."""
+    if name in CNN:
+        return {f"{method} on the {name}": PostHoc(clf, method) for method in METHODS}
+    return {name: contributions(clf), f"{name}: contrast": contrasts(clf)}
+
+
+def true_class(explain, X, y):
+    """The map of each image's own class, (n, R, C)."""
+    parts = np.array_split(np.arange(len(X)), max(1, len(X) // 50))
+    return np.concatenate([explain(X[part], y[part, None])[:, 0] for part in parts])
+
+
+# ---- CIFAR-10 --------------------------------------------------------------------------------------------------------
+
+
+def unaligned(explain, X, labels, indices, seed=42):
+    """The grid pointing game on grids unlike those of training: cells of 24 to 40 pixels, off the lattice, on grey.
+
+    The same images as the regular game's, `indices` (m, 9). Returns the shares (m, 9).
+    """
+    rng, canvas, shares = np.random.default_rng(seed), 104, []
+    for cells in indices:
+        image = np.full((1, canvas, canvas, 3), X[cells].mean((0, 1, 2)), X.dtype)
+        inside = np.zeros((9, canvas, canvas), bool)
+        offset = rng.integers(0, canvas - 96 + 1, 2)
+        heights, widths = (rng.permutation([24, 32, 40]) for _ in range(2))
+        tops, lefts = (o + np.cumsum([0, *sizes[:2]]) for o, sizes in zip(offset, (heights, widths), strict=True))
+        for cell, index in enumerate(cells):
+            i, j = divmod(cell, 3)
+            place = slice(tops[i], tops[i] + heights[i]), slice(lefts[j], lefts[j] + widths[j])
+            resized = Image.fromarray(X[index]).resize((int(widths[j]), int(heights[i])), Image.Resampling.BILINEAR)
+            image[0][place] = np.asarray(resized)
+            inside[cell][place] = True
+        maps = np.maximum(explain(image, labels[cells][None])[0], 0).astype(np.float64)
+        overall = maps.sum((1, 2))
+        shares.append(np.divide((maps * inside).sum((1, 2)), overall, out=np.zeros(9), where=overall > 0))
+    return np.array(shares)
+
+
+def located(explain, X, y, proba, n_grids, everything=True):
+    """{game: (mean, median)}."""
+    regular = grid_pointing_game(explain, X, y, proba, n_grids=n_grids)
+    found = {"3 × 3": (regular.mean, regular.percentiles[50])}
+    if everything:
+        small = grid_pointing_game(explain, X, y, proba, side=2, n_grids=n_grids)
+        shares = unaligned(explain, X, y, regular.indices)
+        found |= {"2 × 2": (small.mean, small.percentiles[50]), "unaligned": (shares.mean(), np.median(shares))}
+    return found, len(regular.indices)
+
+
+def dependence(clf, explain, X, y):
+    """What deleting and inserting pixels does to the probability of the true class."""
+    truth = np.searchsorted(clf.classes_, y)
+    maps = true_class(explain, X, y)
+    least = deletion_curve(clf.predict_proba, X, maps, truth, order="least")
+    most = deletion_curve(clf.predict_proba, X, maps, truth)
+    at = int(np.flatnonzero(np.isclose(least.shares, SHARE))[0])
+    before, after = least.probabilities[[0, at]]
+    insertion = insertion_curve(clf.predict_proba, X, maps, truth)
+    return {"before": before, "kept": after / before, "deletion": most.area, "insertion": insertion.area}
+
+
+def cifar10_rows(bench):
+    X, y, X_test, y_test = cifar10(bench.args.cifar10)
+    fit_params = {"max_epochs": bench.args.epochs, "augment": "shift+flip"}
+    rows = defaultdict(list)
+    for seed in bench.args.seeds:
+        for name, options in (GCM | CNN).items():
+            kind = name[:3]
+            params = {**PLAIN, **fit_params, **options, "random_state": seed}
+            clf, seconds = bench.fit(kind, params, X, y)
+            if bench.args.fit:
+                continue
+            proba, accuracy = clf.predict_proba(X_test), clf.score(X_test, y_test)
+            few = X_test[: bench.args.images], y_test[: bench.args.images]
+            for row, explain in explainers(name, clf).items():
+                slow = row.startswith("Integrated")
+                n_grids = min(FEW, bench.args.grids) if slow else bench.args.grids
+                games, played = located(explain, X_test, y_test, proba, n_grids, everything=not slow)
+                found = {"accuracy": accuracy, "games": games, "grids": played, "fit_s": seconds}
+                found |= dependence(clf, explain, *few)
+                rows[row].append({"seed": seed, "mosaics": params["mosaic"] > 0, **found})
+                print(row, rows[row][-1], flush=True)
+    return rows
+
+
+def cifar10_table(rows, args):
+    text = (
+        f"CIFAR-10, {args.epochs} epochs, shifts and flips, seeds {args.seeds}; means over the seeds, of the test "
+        f"images. Grid pointing: share of the positive evidence that lies on its own image, mean / median, in the "
+        f"{args.grids} first grids of the protocol ({FEW} for Integrated Gradients, which has {STEPS} steps); 3 × 3 is "
+        "the layout that models with mosaics were trained in, 2 × 2 and unaligned grids (cells of 24 to 40 pixels at "
+        "random places) are not. Kept: probability of the true class after the 25 % of pixels with the least evidence "
+        f"became the mean colour, over the same before (in brackets); deletion (most evidence first, less is better) "
+        f"and insertion (more is better): area under the curve, {args.images:,} images. Contrast: GCM's map less the "
+        "mean map of all classes; the post-hoc methods explain a CNN of the same size, trained alike."
+    )  # fmt: skip
+    lines = [text, "", "| maps | saw mosaics | accuracy | 3 × 3 | 2 × 2 | unaligned | kept | deletion | insertion |"]
+    lines += ["|---" * 9 + "|"]
+    for row, runs in rows.items():
+        keys = "accuracy", "before", "kept", "deletion", "insertion"
+        mean = {key: np.mean([run[key] for run in runs]) for key in keys}
+        cells = [row, "yes" if runs[0]["mosaics"] else "no", f"{100 * mean['accuracy']:.2f}"]
+        for game in ("3 × 3", "2 × 2", "unaligned"):
+            both = [run["games"][game] for run in runs if game in run["games"]]
+            cells.append(" / ".join(f"{value:.3f}" for value in np.mean(both, axis=0)) if both else "")
+        cells.append(f"{mean['kept']:.3f} ({mean['before']:.3f})")
+        cells += [f"{mean['deletion']:.3f}", f"{mean['insertion']:.3f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+# ---- NEU-DET ---------------------------------------------------------------------------------------------------------
+
+
+def read_boxes(folder, paths, scale):
+    """For each image of the test split its boxes (left, top, right, bottom) in pixels of the resized image."""
+    boxes = defaultdict(list)
+    with open(Path(folder) / "boxes.csv", newline="") as file:
+        for row in csv.DictReader(file):
+            if row["split"] == "test":
+                left, top, right, bottom = (scale * int(row[name]) for name in ("xmin", "ymin", "xmax", "ymax"))
+                boxes[row["file"]].append((np.floor(left), np.floor(top), np.ceil(right), np.ceil(bottom)))
+    return [boxes[Path(path).name] for path in paths]
+
+
+def neu_rows(bench):
+    folder, size = Path(bench.args.neu), bench.args.size
+    X, y = load_image_folder(folder / "train", size=size)
+    X_test, y_test, paths = load_image_folder(folder / "test", size=size, return_paths=True)
+    boxes = read_boxes(folder, paths, size / 200)
+    rows = defaultdict(list)
+    for seed in bench.args.seeds:
+        for name, options in {**NEU, **CNN}.items():
+            params = {**PLAIN, "max_epochs": bench.args.neu_epochs, "augment": "shift+flip", **options}
+            clf, seconds = bench.fit(name[:3], {**params, "random_state": seed}, X, y)
+            if bench.args.fit:
+                continue
+            found = {"seed": seed, "accuracy": clf.score(X_test, y_test), "fit_s": seconds}
+            for row, explain in explainers(name, clf).items():
+                maps = true_class(explain, X_test, y_test)
+                energy, hits = energy_in_boxes(maps, boxes), pointing_game(maps, boxes)
+                by_class = {label: energy[y_test == label].mean() for label in clf.classes_}
+                rows[row].append({**found, "energy": energy.mean(), "pointing": hits.mean(), "energy_of": by_class})
+                print(row, rows[row][-1], flush=True)
+    if not bench.args.fit:
+        ones = np.ones(X_test.shape[:3])
+        chance = energy_in_boxes(ones, boxes)
+        by_class = {label: chance[y_test == label].mean() for label in np.unique(y_test)}
+        rows["a map that is the same everywhere"].append({"energy": chance.mean(), "energy_of": by_class})
+    return rows
+
+
+def neu_table(rows, args):
+    text = (
+        f"NEU-DET at {args.size} × {args.size}, {args.neu_epochs} epochs, shifts and flips, seeds {args.seeds}; means "
+        "over the seeds, of the 360 test images. Energy: share of the positive evidence for the true class inside the "
+        "image's defect boxes; pointing: share of the images whose largest evidence lies in one. The post-hoc methods "
+        "explain a CNN of the same size, trained alike."
+    )
+    labels = list(rows["a map that is the same everywhere"][0]["energy_of"])
+    heads = ["maps", "accuracy", "energy in boxes", "pointing", *(f"energy: {label}" for label in labels)]
+    lines = [text, "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for row, runs in rows.items():
+        cells = [row]
+        for key, form in (("accuracy", "{:.2%}"), ("energy", "{:.3f}"), ("pointing", "{:.3f}")):
+            cells.append(form.format(np.mean([run[key] for run in runs])).rstrip("%") if key in runs[0] else "")
+        cells += [f"{np.mean([run['energy_of'][label] for run in runs]):.3f}" for label in labels]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+# ---- both ------------------------------------------------------------------------------------------------------------
+
+PARTS = {"cifar10": (cifar10_rows, cifar10_table), "neu": (neu_rows, neu_table)}
+
+
+class Bench:
+    def __init__(self, args):
+        self.args, self.fit = args, keeping(args.keep)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cifar10")
+    parser.add_argument("--neu")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--epochs", type=int, default=15, help="on CIFAR-10")
+    parser.add_argument("--neu-epochs", type=int, default=40)
+    parser.add_argument("--size", type=int, default=64, help="side of the NEU-DET images; the files have 200")
+    parser.add_argument("--grids", type=int, default=500)
+    parser.add_argument("--images", type=int, default=1000, help="for deletion and insertion")
+    parser.add_argument("--fit", action="store_true")
+    parser.add_argument("--keep")
+    args = parser.parse_args()
+    for part in args.only:
+        if getattr(args, part) is None:
+            parser.error(f"--only {part} needs --{part}")
+    bench = Bench(args)
+    for part in args.only:
+        make, table = PARTS[part]
+        rows = make(bench)
+        if args.fit:
+            continue
+        given = f"--{part} {Path(getattr(args, part)).name} --only {part} --seeds {' '.join(map(str, args.seeds))}"
+        own = f"--epochs {args.epochs} --grids {args.grids} --images {args.images}"
+        own = own if part == "cifar10" else f"--neu-epochs {args.neu_epochs} --size {args.size}"
+        head = {
+            "command": f"python benchmarks/evidence.py {given} {own}",
+            "machine": machine(),
+            "versions": versions("scikit-learn", "skorch", "captum"),
+        }
+        lines = [f"# Where the evidence lies: {part}", "", origin(head), "", *table(rows, args)]
+        name = f"evidence-{part}" + (f"-{args.size}" if part == "neu" else "")
+        write(name, lines, {**head, "rows": rows})
+        print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

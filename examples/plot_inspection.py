@@ -1,0 +1,86 @@
+"""
+Inspecting surfaces
+===================
+
+From a folder of images to a picture that an inspector can check: fit, measure, find the images that a person should
+look at, and ask what part of a decision lies inside a box.
+
+    python examples/plot_inspection.py steel    # steel/scratches/1.jpg, steel/patches/2.jpg, ...
+
+Without a folder it draws sheets of its own: clean ones, and ones with a dark scratch or a bright spot.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from matplotlib.patches import Rectangle
+from sklearn.metrics import classification_report
+from sklearn.model_selection import train_test_split
+
+from skgcm import GCMClassifier
+from skgcm.datasets import load_image_folder
+
+
+def drawn_sheets(n=600, size=64):
+    """Grey sheets with a rough surface, uint8 (n, size, size), and what is on them."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(120, 12, (n, size, size)), rng.choice(["clean", "scratch", "spot"], n)
+    row, column = np.indices((size, size))
+    for sheet, name in zip(X, y, strict=True):
+        (r, c), angle = rng.uniform(12, size - 12, 2), rng.uniform(0, np.pi)
+        along, across = (column - c) * np.cos(angle) + (row - r) * np.sin(angle), (row - r) * np.cos(angle)
+        across -= (column - c) * np.sin(angle)
+        if name == "scratch":
+            sheet[(abs(along) < 10) & (abs(across) < 1)] -= 50
+        elif name == "spot":
+            sheet[along**2 + across**2 < 12] += 40
+    return X.clip(0, 255).astype(np.uint8), y
+
+
+X, y = load_image_folder(sys.argv[1], size=64) if len(sys.argv) > 1 else drawn_sheets()
+X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=1 / 4, stratify=y, random_state=0)
+
+# %%
+# Defects may be darker or brighter than what they are on: with polarity="both", dark pixels can be evidence as well.
+# Mosaics and sparsity put the evidence on the defect and not on what happens to be around it.
+clf = GCMClassifier(
+    polarity="both", mosaic=3, sparsity=0.04, max_epochs=40, augment="shift+flip", random_state=0, verbose=1
+).fit(X_train, y_train)
+print(classification_report(y_test, clf.predict(X_test), zero_division=0))
+
+# %%
+# Which images should a person look at? Those whose two best classes have nearly the same score.
+evidence = clf.explain(X_test, classes="top-2")
+margin = evidence.scores[:, 0] - evidence.scores[:, 1]
+close = np.argsort(margin)[:3]
+print("Look at these by hand, the second class is close:")
+for i in close:
+    print(f"  test image {i}: {evidence.classes[i, 0]} before {evidence.classes[i, 1]} by {margin[i]:.2f}")
+
+# %%
+# What decided? Beside each image the evidence for its two best classes; red raises a score, blue lowers it. The three
+# doubtful images, and the three that the classifier is surest of.
+shown = np.concatenate([close, np.argsort(-margin)[:3]])
+display = evidence[shown].plot(y=y_test[shown])
+
+# %%
+# What part of a decision lies inside a box? Contributions add up, so this is exact: the box's part of the difference of
+# the two scores. Here the box is put around the largest difference of the surest image; draw your own.
+surest = evidence[shown[3]]
+difference = np.diff(surest.pixel_contributions[0, ::-1], axis=0)[0]  # (R, C), the first class less the second
+row, column = np.unravel_index(difference.argmax(), difference.shape)
+n_rows, n_columns = difference.shape
+left, right = max(0, column - 12), min(n_columns, column + 12)
+top, bottom = max(0, row - 12), min(n_rows, row + 12)
+box = left, top, right, bottom
+inside = surest.region_scores(box)[0]
+share = (inside[0] - inside[1]) / margin[shown[3]]
+print(f"test image {shown[3]}: {share:.0%} of the decision lies inside the box {tuple(map(int, box))}")
+display.image_axes_[3].add_patch(
+    Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, color="#ffb000", linewidth=1.5)
+)
+
+path = Path("inspection.png").resolve()
+display.figure_.savefig(path, dpi=150)
+print(f"evidence maps: {path}")
