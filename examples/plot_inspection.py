@@ -22,7 +22,7 @@ from skgcm import GCMClassifier
 from skgcm.datasets import load_image_folder
 
 
-def drawn_sheets(n=600, size=64):
+def drawn_sheets(n=400, size=64):
     """Grey sheets with a rough surface, uint8 (n, size, size), and what is on them."""
     rng = np.random.default_rng(0)
     X, y = rng.normal(120, 12, (n, size, size)), rng.choice(["clean", "scratch", "spot"], n)
@@ -45,7 +45,7 @@ X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=1 / 4, strat
 # Defects may be darker or brighter than what they are on: with polarity="both", dark pixels can be evidence as well.
 # Mosaics and sparsity put the evidence on the defect and not on what happens to be around it.
 clf = GCMClassifier(
-    polarity="both", mosaic=3, sparsity=0.04, max_epochs=40, augment="shift+flip", random_state=0, verbose=1
+    polarity="both", mosaic=3, sparsity=0.04, max_epochs=20, augment="shift+flip", random_state=0, verbose=1
 ).fit(X_train, y_train)
 print(classification_report(y_test, clf.predict(X_test), zero_division=0))
 
