@@ -14,7 +14,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_feature_names_in, check_array, check_is_fitted, validate_data
 
-from skgcm import images, inference, labels, training
+from skgcm import building, images, inference, labels
 from skgcm.explanation import Explanation
 from skgcm.network import POLARITIES, UPSAMPLING
 
@@ -177,7 +177,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         "augment": [StrOptions({"shift", "shift+flip"}), callable, None],
         "mosaic": [Options(Integral, {0}), Interval(Integral, 2, None, closed="left")],
         "sparsity": [Interval(Real, 0, None, closed="left")],
-        "optimizer": [StrOptions(set(training.OPTIMIZERS)), type],
+        "optimizer": [StrOptions(set(building.OPTIMIZERS)), type],
         "lr": [Interval(Real, 0, None, closed="neither")],
         "lr_schedule": [StrOptions({"one-cycle", "constant"})],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
@@ -378,7 +378,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     def _build_net(self, y, **other_params):
         params = {**self.get_params(deep=False), **other_params}
         image_format = images.ImageFormat(self.image_shape_, self.channels_first, self.value_range_)
-        return training.build_net(params, image_format, len(self.classes_), self._class_weights(y))
+        return building.build_net(params, image_format, len(self.classes_), self._class_weights(y))
 
     def _class_weights(self, y):
         if self.class_weight is None:

@@ -16,18 +16,6 @@ def test_one_cycle_rises_for_a_quarter_and_falls_to_nothing():
     assert factors[-1] == pytest.approx(0, abs=1e-12)
 
 
-def test_seeds():
-    assert training.draw_seed(3) == training.draw_seed(3)
-    assert training.draw_seed(None) != training.draw_seed(None)
-    state = np.random.RandomState(0)
-    assert training.draw_seed(state) != training.draw_seed(state)
-
-
-def test_a_device_that_is_none_is_named():
-    with pytest.raises(ValueError, match="device='tpu3' is not a device"):
-        training.resolve_device("tpu3")
-
-
 def test_a_pickle_holds_no_generator_of_a_device():
     X, y = np.random.default_rng(0).random((8, 6, 6)), np.arange(8) % 2
     clf = GCMClassifier(encoder_width=4, max_epochs=1, device="cpu", random_state=0).fit(X, y)
