@@ -288,7 +288,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         ValueError
             For data or parameters that do not fit together; an estimator that was fitted before stays as it was.
         FloatingPointError
-            When the loss is no longer finite.
+            When the loss, a weight or a statistic of batch norm is no longer finite; the estimator stays likewise.
         """
         with self._unchanged_on_error():
             warm = self.warm_start and hasattr(self, "net_")
@@ -315,6 +315,11 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         Returns
         -------
         self
+
+        Raises
+        ------
+        ValueError, FloatingPointError
+            As in :meth:`fit`; an estimator that was fitted before stays as it was.
         """
         with self._unchanged_on_error():
             first = not hasattr(self, "net_")

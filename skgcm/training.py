@@ -7,7 +7,7 @@ from contextlib import nullcontext
 import numpy as np
 import torch
 from skorch import NeuralNetClassifier
-from skorch.callbacks import EpochTimer, PrintLog
+from skorch.callbacks import EarlyStopping, EpochTimer, PrintLog
 from skorch.dataset import unpack_data
 from tqdm import tqdm
 
@@ -25,6 +25,13 @@ def learning_rate_factor(position):
     if position < WARM_UP:
         return position / WARM_UP
     return 0.5 + 0.5 * math.cos(math.pi * (position - WARM_UP) / (1 - WARM_UP))
+
+
+def _may_stop(callback):
+    """Whether a KeyboardInterrupt at the end of an epoch can come from this callback."""
+    if isinstance(callback, EarlyStopping):
+        return callback.misses_ >= callback.patience
+    return not isinstance(callback, EpochTimer | PrintLog)
 
 
 class GCMNet(NeuralNetClassifier):
@@ -171,14 +178,22 @@ class GCMNet(NeuralNetClassifier):
                     losses["valid_loss"] = self._validate(held_out)
                 self._record(losses)
                 progress.set_postfix({name: f"{loss:.3f}" for name, loss in losses.items()})
-                try:
-                    self.notify("on_epoch_end", **datasets)
-                except KeyboardInterrupt:  # how a skorch callback ends training
+                if self._stopped(datasets):
                     break
         for group, peak in zip(scheduled, peaks, strict=True):
             group["lr"] = peak
         self.step_ = None
         return self
+
+    def _stopped(self, datasets):
+        """Tell the callbacks that an epoch has ended; whether one of them ends training."""
+        try:
+            self.notify("on_epoch_end", **datasets)
+        except KeyboardInterrupt:  # how a skorch callback ends training; but it may be Ctrl-C
+            if not any(_may_stop(callback) for _, callback in self.callbacks_):
+                raise
+            return True
+        return False
 
     def _plan(self, peaks, epoch, epochs, steps):
         """For each step of an epoch: the learning rates of the scheduled parameter groups, and what is trained for."""
@@ -213,16 +228,30 @@ class GCMNet(NeuralNetClassifier):
         return float(np.average(torch.stack(losses).cpu().numpy(), weights=sizes))
 
     def _record(self, losses):
-        epoch = self.history[-1]["epoch"]
         for name, loss in losses.items():
             if not math.isfinite(loss):
-                raise FloatingPointError(
-                    f"{name} is {loss} in epoch {epoch} at lr={self.lr}: training diverged. Fit with a smaller lr, or "
-                    "look for wrong values in X."
-                )
+                raise self._diverged(f"{name} is {loss}")
             self.history.record(name, loss)
+        self._check_finite()
         if not any(self.history[-1]["batches"]):  # nobody wrote there
             self.history[-1]["batches"].clear()
+
+    def _check_finite(self):
+        """The last step spoils no loss, and what overflows in batch norm or the optimizer none at all."""
+        state = list(self.network.state_dict().items())
+        for memory in self.optimizer_.state.values():
+            state += [(f"the optimizer's {name}", x) for name, x in memory.items() if isinstance(x, torch.Tensor)]
+        state = [(name, x) for name, x in state if x.is_floating_point()]
+        bounds = [torch.stack(x.aminmax()).to(self.device) for _, x in state]  # which pass NaN on
+        finite = torch.stack(bounds).isfinite().all(1).tolist()  # the host waits once
+        if not all(finite):
+            raise self._diverged(f"{state[finite.index(False)][0]} has values that are not finite")
+
+    def _diverged(self, what):
+        return FloatingPointError(
+            f"{what} in epoch {self.history[-1]['epoch']} at lr={self.lr}: training diverged. Fit with a smaller lr, "
+            "or look for wrong values in X."
+        )
 
     def continue_from(self, other, *, momentum=False):
         """Take over weights and history, and what the optimizer remembers, of a net of the same architecture."""
