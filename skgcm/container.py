@@ -4,6 +4,7 @@ What holds tensors is the safetensors library's work: that offsets, shapes and t
 file's size, that nothing overlaps. Here are the limits that it does not set, and the JSON, which is not its concern.
 """
 
+import glob
 import hashlib
 import json
 import math
@@ -191,6 +192,14 @@ def _replace(path, content):
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def discard_leftovers(path):
+    """Remove what processes that were killed within :func:`write` to this path have left beside it."""
+    folder, name = os.path.split(os.path.realpath(path))
+    for leftover in glob.glob(os.path.join(glob.escape(folder), f".{glob.escape(name)}.{'[0-9a-f]' * 8}.tmp")):
+        with suppress(FileNotFoundError):
+            os.unlink(leftover)
 
 
 def _check_frame(path):

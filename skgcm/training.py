@@ -154,7 +154,9 @@ class GCMNet(NeuralNetClassifier):
         self.notify("on_train_end", X=X, y=y)
         return self
 
-    def fit_loop(self, X, y=None, epochs=None, **fit_params):
+    def fit_loop(self, X, y=None, epochs=None, checkpoint=None, **fit_params):
+        """Train for some epochs; with a :class:`skgcm.checkpoint.Checkpoint`, for those that it has not seen."""
+        done = 0 if checkpoint is None else checkpoint.restore(self)
         epochs = self.max_epochs if epochs is None else epochs
         self.shuffling_, self.augmenting_ = torch.Generator(), torch.Generator(self.device)
         low = None if self.precision == torch.float32 else self.precision
@@ -165,20 +167,24 @@ class GCMNet(NeuralNetClassifier):
         held_out = None if valid is None else self.get_iterator(valid)
         scheduled = self.optimizer_.param_groups if self.lr_schedule == "one-cycle" else []
         peaks = [group["lr"] for group in scheduled]
-        with tqdm(total=epochs * len(batches), unit="batch", disable=self.verbose != 1) as progress:
-            for epoch in range(epochs):
+        steps = len(batches)
+        with tqdm(total=epochs * steps, initial=done * steps, unit="batch", disable=self.verbose != 1) as progress:
+            for epoch in range(done, epochs):
                 self.notify("on_epoch_begin", **datasets)
                 # an epoch's random numbers depend on the seed and its number only, not on the epochs before it
                 states = np.random.SeedSequence([self.seed, len(self.history)]).generate_state(2)
                 for generator, state in zip((self.shuffling_, self.augmenting_), states, strict=True):
                     generator.manual_seed(int(state))
-                plan = self._plan(peaks, epoch, epochs, len(batches))
+                plan = self._plan(peaks, epoch, epochs, steps)
                 losses = {"train_loss": self._train_epoch(batches, scheduled, plan, progress)}
                 if held_out is not None:
                     losses["valid_loss"] = self._validate(held_out)
                 self._record(losses)
                 progress.set_postfix({name: f"{loss:.3f}" for name, loss in losses.items()})
-                if self._stopped(datasets):
+                stopped = self._stopped(datasets)
+                if checkpoint is not None:
+                    checkpoint.save(self, finished=stopped or epoch + 1 == epochs)
+                if stopped:
                     break
         for group, peak in zip(scheduled, peaks, strict=True):
             group["lr"] = peak

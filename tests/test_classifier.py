@@ -390,6 +390,7 @@ BAD_PARAMS = {
     "class_weight": "uniform",
     "precision": "float16",
     "callbacks": "print",
+    "checkpoint": 3,
     "net_params": ["lr"],
     "transform_maps": "both",
     "clip_negative": "yes",
