@@ -2,8 +2,20 @@
 
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import nn
+
+
+def _stride_2(conv, x, **options):
+    """A convolution of stride 2, in float32 where bfloat16 has no whole gradient.
+
+    From features of one column, PyTorch 2.13's oneDNN leaves parts of the weights' gradient in bfloat16 unwritten.
+    """
+    if x.shape[3] > 1 or x.device.type != "cpu":
+        return conv(x, **options)
+    with torch.autocast("cpu", enabled=False):
+        return conv(x.to(conv.weight.dtype), **options)
 
 
 class ConvBlock(nn.Sequential):
@@ -14,6 +26,10 @@ class ConvBlock(nn.Sequential):
             nn.Conv2d, n_in, n_out, kernel, stride, padding=kernel // 2, groups=groups, bias=False
         )
         super().__init__(conv, nn.BatchNorm2d(n_out), nn.ReLU(inplace=True))
+
+    def forward(self, x):
+        conv, norm, relu = self
+        return relu(norm(_stride_2(conv, x) if conv.stride == (2, 2) else conv(x)))
 
     def fold(self):
         """Absorb batch norm, as it acts in evaluation, into the convolution. In place."""
@@ -54,7 +70,7 @@ class DeconvolutionUp(ConvBlock):
 
     def forward(self, x, size):
         conv, norm, relu = self
-        return relu(norm(conv(x, output_size=size)))
+        return relu(norm(_stride_2(conv, x, output_size=size)))
 
 
 class Encoder(nn.Module):

@@ -1,6 +1,7 @@
 """GCMClassifier: the scikit-learn face. Parameters, fit, predict, explain, transform; no tensor arithmetic."""
 
 import dataclasses
+import os
 from contextlib import contextmanager
 from numbers import Integral, Real
 
@@ -14,7 +15,8 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_feature_names_in, check_array, check_is_fitted, validate_data
 
-from skgcm import images, inference, labels, training
+from skgcm import building, images, inference, labels
+from skgcm.checkpoint import Checkpoint
 from skgcm.explanation import Explanation
 from skgcm.network import POLARITIES, UPSAMPLING
 
@@ -95,6 +97,10 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         loss, and all of prediction, are float32.
     device : str or torch.device, default="auto"
         "auto": CUDA where there is one, else "cpu".
+    checkpoint : str or path-like, default=None
+        File that `fit` writes after each epoch, at once or not at all, and goes on from where it exists: an interrupted
+        fit, started again with the same parameters and data, ends in the same weights, on the CPU to the bit (on the
+        same machine, with the same versions and number of threads). See the notes.
     callbacks : list of skorch callbacks, default=None
         As skorch takes them.
     net_params : dict, default=None
@@ -142,6 +148,13 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     There is no ``sample_weight``: an image of weight 0 would still take part in the statistics of batch norm, so a
     weight would not mean what scikit-learn means by it. Use `class_weight`.
 
+    A `checkpoint` holds weights, what the optimizer and early stopping remember, history, seed, parameters and
+    fingerprints of X and y (no images). Of a finished fit it holds the result, which `fit` then returns without
+    training: a file serves one fit, and is deleted to train anew. One that cannot be written is a warning, and training
+    goes on. ``verbose`` and ``transform_maps`` may change between interruptions. Not with `callbacks`, a callable
+    `augment`, ``warm_start=True``, a RandomState or an optimizer that is not PyTorch's: what these remember is not in
+    the file. `partial_fit` neither reads nor writes it.
+
     References
     ----------
     Generative Contribution Mappings: "畳み込みニューラルネットワークを用いた画像分類タスクの直感的可視化方法",
@@ -177,7 +190,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         "augment": [StrOptions({"shift", "shift+flip"}), callable, None],
         "mosaic": [Options(Integral, {0}), Interval(Integral, 2, None, closed="left")],
         "sparsity": [Interval(Real, 0, None, closed="left")],
-        "optimizer": [StrOptions(set(training.OPTIMIZERS)), type],
+        "optimizer": [StrOptions(set(building.OPTIMIZERS)), type],
         "lr": [Interval(Real, 0, None, closed="neither")],
         "lr_schedule": [StrOptions({"one-cycle", "constant"})],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
@@ -189,6 +202,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         "class_weight": [dict, StrOptions({"balanced"}), None],
         "precision": [StrOptions({"auto", "float32", "bfloat16"})],
         "device": [str, torch.device],
+        "checkpoint": [str, os.PathLike, None],
         "callbacks": [list, None],
         "net_params": [dict, None],
         "warm_start": ["boolean"],
@@ -226,6 +240,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         class_weight=None,
         precision="auto",
         device="auto",
+        checkpoint=None,
         callbacks=None,
         net_params=None,
         warm_start=False,
@@ -259,6 +274,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         self.class_weight = class_weight
         self.precision = precision
         self.device = device
+        self.checkpoint = checkpoint
         self.callbacks = callbacks
         self.net_params = net_params
         self.warm_start = warm_start
@@ -286,22 +302,29 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            For data or parameters that do not fit together; an estimator that was fitted before stays as it was.
+            For data or parameters that do not fit together; an estimator that was fitted before stays as it was. So it
+            does for a `checkpoint` of other data or parameters.
+        skgcm.container.ModelFileError
+            A ValueError, for a `checkpoint` that is damaged.
         FloatingPointError
-            When the loss is no longer finite.
+            When the loss, a weight or a statistic of batch norm is no longer finite; the estimator stays likewise.
         """
         with self._unchanged_on_error():
             warm = self.warm_start and hasattr(self, "net_")
             rows, y = self._validate_training(X, y, None, first=not warm)
-            net = self._build_net(y)
+            saved, random_state = None, self.random_state
+            if self.checkpoint is not None:
+                saved = Checkpoint(self.get_params(deep=False), self.image_shape_, rows, self.classes_, y)
+                random_state = saved.random_state
+            net = self._build_net(y, random_state=random_state)
             if warm:
                 net.continue_from(self.net_)
-            self._train(net, rows, y)
+            self._train(net, rows, y, checkpoint=saved)
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, classes=None):
-        """Train one epoch more, at the constant learning rate `lr`.
+        """Train one epoch more, at the constant learning rate `lr`. No `checkpoint` is read or written.
 
         Parameters
         ----------
@@ -315,6 +338,11 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         Returns
         -------
         self
+
+        Raises
+        ------
+        ValueError, FloatingPointError
+            As in :meth:`fit`; an estimator that was fitted before stays as it was.
         """
         with self._unchanged_on_error():
             first = not hasattr(self, "net_")
@@ -378,7 +406,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     def _build_net(self, y, **other_params):
         params = {**self.get_params(deep=False), **other_params}
         image_format = images.ImageFormat(self.image_shape_, self.channels_first, self.value_range_)
-        return training.build_net(params, image_format, len(self.classes_), self._class_weights(y))
+        return building.build_net(params, image_format, len(self.classes_), self._class_weights(y))
 
     def _class_weights(self, y):
         if self.class_weight is None:
@@ -398,8 +426,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
                 raise ValueError(f"class_weight={self.class_weight!r} must have finite weights, 0 or more.")
         return weights.astype(np.float32)
 
-    def _train(self, net, rows, y):
-        net.partial_fit(rows, y)
+    def _train(self, net, rows, y, checkpoint=None):
+        net.partial_fit(rows, y, checkpoint=checkpoint)
         self.net_, self.history_ = net, net.history
 
     # ---- predicting ----------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The skorch net that :class:`skgcm.GCMClassifier` composes: steps, schedule, precision, seeding."""
+"""The skorch net that :class:`skgcm.GCMClassifier` composes: epochs, steps, schedule."""
 
 import copy
 import math
@@ -6,63 +6,18 @@ from contextlib import nullcontext
 
 import numpy as np
 import torch
-from sklearn.utils import check_random_state
 from skorch import NeuralNetClassifier
 from skorch.callbacks import EarlyStopping, EpochTimer, PrintLog
-from skorch.dataset import ValidSplit, unpack_data
-from skorch.utils import noop
+from skorch.dataset import unpack_data
 from tqdm import tqdm
 
 from skgcm import heap, mosaics, sparsity
 from skgcm.augmentation import augmented
 from skgcm.batches import Batches
 from skgcm.graphs import Step
-from skgcm.network import GCM
 
-NETWORK_PARAMS = (
-    "encoder_width",
-    "decoder_width",
-    "n_stages",
-    "shared_decoder",
-    "clip_negative",
-    "polarity",
-    "upsampling",
-)
-OPTIMIZERS = {
-    "sgd": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True, "fused": True}),
-    "adamw": (torch.optim.AdamW, {"betas": (0.9, 0.99), "fused": True}),
-}
 WARM_UP = 0.25  # share of a one-cycle schedule in which the learning rate rises
 RAMP = 0.3  # share of a fit in which the sparsity penalty rises
-
-
-def resolve_device(device):
-    """The torch.device of "auto" (CUDA where there is one, else CPU) or of a device's name."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        resolved = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"device={device!r} is not a device of PyTorch. Use 'auto', 'cpu' or 'cuda'.") from error
-    if resolved.type not in ("cpu", "cuda"):
-        raise ValueError(f"device={device!r} is not supported. Use 'auto', 'cpu' or 'cuda'.")
-    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
-        raise ValueError(
-            f"device={device!r}, but PyTorch sees {torch.cuda.device_count()} CUDA devices. Use device='auto' or 'cpu'."
-        )
-    return resolved
-
-
-def resolve_precision(precision, device):
-    """The dtype of "auto": bfloat16 where the processor computes in it, else float32."""
-    if precision == "auto":
-        if device.type == "cuda":
-            fast = torch.cuda.is_bf16_supported(including_emulation=False)
-        else:
-            capabilities = torch.cpu.get_capabilities()
-            fast = capabilities.get("avx512_bf16", False) or capabilities.get("amx_bf16", False)
-        precision = "bfloat16" if fast else "float32"
-    return getattr(torch, precision)
 
 
 def learning_rate_factor(position):
@@ -72,11 +27,11 @@ def learning_rate_factor(position):
     return 0.5 + 0.5 * math.cos(math.pi * (position - WARM_UP) / (1 - WARM_UP))
 
 
-def draw_seed(random_state):
-    """An integer from scikit-learn's `random_state`; None means fresh entropy, not NumPy's global generator."""
-    if random_state is None:
-        return np.random.SeedSequence().entropy % 2**31
-    return int(check_random_state(random_state).randint(2**31))
+def _may_stop(callback):
+    """Whether a KeyboardInterrupt at the end of an epoch can come from this callback."""
+    if isinstance(callback, EarlyStopping):
+        return callback.misses_ >= callback.patience
+    return not isinstance(callback, EpochTimer | PrintLog)
 
 
 class GCMNet(NeuralNetClassifier):
@@ -199,7 +154,9 @@ class GCMNet(NeuralNetClassifier):
         self.notify("on_train_end", X=X, y=y)
         return self
 
-    def fit_loop(self, X, y=None, epochs=None, **fit_params):
+    def fit_loop(self, X, y=None, epochs=None, checkpoint=None, **fit_params):
+        """Train for some epochs; with a :class:`skgcm.checkpoint.Checkpoint`, for those that it has not seen."""
+        done = 0 if checkpoint is None else checkpoint.restore(self)
         epochs = self.max_epochs if epochs is None else epochs
         self.shuffling_, self.augmenting_ = torch.Generator(), torch.Generator(self.device)
         low = None if self.precision == torch.float32 else self.precision
@@ -210,27 +167,39 @@ class GCMNet(NeuralNetClassifier):
         held_out = None if valid is None else self.get_iterator(valid)
         scheduled = self.optimizer_.param_groups if self.lr_schedule == "one-cycle" else []
         peaks = [group["lr"] for group in scheduled]
-        with tqdm(total=epochs * len(batches), unit="batch", disable=self.verbose != 1) as progress:
-            for epoch in range(epochs):
+        steps = len(batches)
+        with tqdm(total=epochs * steps, initial=done * steps, unit="batch", disable=self.verbose != 1) as progress:
+            for epoch in range(done, epochs):
                 self.notify("on_epoch_begin", **datasets)
                 # an epoch's random numbers depend on the seed and its number only, not on the epochs before it
                 states = np.random.SeedSequence([self.seed, len(self.history)]).generate_state(2)
                 for generator, state in zip((self.shuffling_, self.augmenting_), states, strict=True):
                     generator.manual_seed(int(state))
-                plan = self._plan(peaks, epoch, epochs, len(batches))
+                plan = self._plan(peaks, epoch, epochs, steps)
                 losses = {"train_loss": self._train_epoch(batches, scheduled, plan, progress)}
                 if held_out is not None:
                     losses["valid_loss"] = self._validate(held_out)
                 self._record(losses)
                 progress.set_postfix({name: f"{loss:.3f}" for name, loss in losses.items()})
-                try:
-                    self.notify("on_epoch_end", **datasets)
-                except KeyboardInterrupt:  # how a skorch callback ends training
+                stopped = self._stopped(datasets)
+                if checkpoint is not None:
+                    checkpoint.save(self, finished=stopped or epoch + 1 == epochs)
+                if stopped:
                     break
         for group, peak in zip(scheduled, peaks, strict=True):
             group["lr"] = peak
         self.step_ = None
         return self
+
+    def _stopped(self, datasets):
+        """Tell the callbacks that an epoch has ended; whether one of them ends training."""
+        try:
+            self.notify("on_epoch_end", **datasets)
+        except KeyboardInterrupt:  # how a skorch callback ends training; but it may be Ctrl-C
+            if not any(_may_stop(callback) for _, callback in self.callbacks_):
+                raise
+            return True
+        return False
 
     def _plan(self, peaks, epoch, epochs, steps):
         """For each step of an epoch: the learning rates of the scheduled parameter groups, and what is trained for."""
@@ -265,16 +234,30 @@ class GCMNet(NeuralNetClassifier):
         return float(np.average(torch.stack(losses).cpu().numpy(), weights=sizes))
 
     def _record(self, losses):
-        epoch = self.history[-1]["epoch"]
         for name, loss in losses.items():
             if not math.isfinite(loss):
-                raise FloatingPointError(
-                    f"{name} is {loss} in epoch {epoch} at lr={self.lr}: training diverged. Fit with a smaller lr, or "
-                    "look for wrong values in X."
-                )
+                raise self._diverged(f"{name} is {loss}")
             self.history.record(name, loss)
+        self._check_finite()
         if not any(self.history[-1]["batches"]):  # nobody wrote there
             self.history[-1]["batches"].clear()
+
+    def _check_finite(self):
+        """The last step spoils no loss, and what overflows in batch norm or the optimizer none at all."""
+        state = list(self.network.state_dict().items())
+        for memory in self.optimizer_.state.values():
+            state += [(f"the optimizer's {name}", x) for name, x in memory.items() if isinstance(x, torch.Tensor)]
+        state = [(name, x) for name, x in state if x.is_floating_point()]
+        bounds = [torch.stack(x.aminmax()).to(self.device) for _, x in state]  # which pass NaN on
+        finite = torch.stack(bounds).isfinite().all(1).tolist()  # the host waits once
+        if not all(finite):
+            raise self._diverged(f"{state[finite.index(False)][0]} has values that are not finite")
+
+    def _diverged(self, what):
+        return FloatingPointError(
+            f"{what} in epoch {self.history[-1]['epoch']} at lr={self.lr}: training diverged. Fit with a smaller lr, "
+            "or look for wrong values in X."
+        )
 
     def continue_from(self, other, *, momentum=False):
         """Take over weights and history, and what the optimizer remembers, of a net of the same architecture."""
@@ -290,48 +273,3 @@ class GCMNet(NeuralNetClassifier):
             own = self.optimizer_.state_dict()
             self.optimizer_.load_state_dict({**own, "state": copy.deepcopy(other.optimizer_.state_dict()["state"])})
         self.history = copy.deepcopy(other.history)
-
-
-def build_net(params, image_format, n_classes, class_weights):
-    """The net for an estimator's parameters, a dict.
-
-    Raises ValueError where `net_params` names what is a parameter of the estimator.
-    """
-    device, seed = resolve_device(params["device"]), draw_seed(params["random_state"])
-    optimizer, optimizer_params = params["optimizer"], {}
-    if optimizer in OPTIMIZERS:
-        optimizer, defaults = OPTIMIZERS[optimizer]
-        optimizer_params = {f"optimizer__{name}": value for name, value in defaults.items()}
-    elif not issubclass(optimizer, torch.optim.Optimizer):
-        raise ValueError(f"optimizer={optimizer!r} must be one of {sorted(OPTIMIZERS)} or a class of torch.optim.")
-    callbacks, split = list(params["callbacks"] or []), None
-    if params["early_stopping"]:
-        split = ValidSplit(float(params["validation_fraction"]), stratified=True, random_state=seed)
-        stop = EarlyStopping(patience=params["n_iter_no_change"], load_best=True, sink=noop)
-        callbacks.append(("early_stopping", stop))
-    own = {
-        "module": GCM,
-        "module__n_classes": n_classes,
-        "module__in_channels": image_format.shape[2],
-        "classes": np.arange(n_classes),
-        "image_format": image_format,
-        "optimizer": optimizer,
-        "optimizer__weight_decay": params["weight_decay"],
-        "precision": resolve_precision(params["precision"], device),
-        "train_split": split,
-        "callbacks": callbacks,
-        "device": device.type if device.index is None else str(device),
-        "seed": seed,
-    }
-    own |= {f"module__{name}": params[name] for name in NETWORK_PARAMS}
-    own |= {name: params[name] for name in ("augment", "lr", "lr_schedule", "mosaic", "sparsity", "max_epochs")}
-    own |= {name: params[name] for name in ("batch_size", "verbose")}
-    if class_weights is not None:
-        own |= {"criterion__weight": torch.from_numpy(class_weights), "criterion__reduction": "none"}
-    further = params["net_params"] or {}
-    taken = sorted(own.keys() & further.keys() | {name for name in further if name.startswith("iterator")})
-    if taken:
-        raise ValueError(f"net_params has {taken}, which GCMClassifier sets itself: use its own parameters.")
-    if not params["weight_decay"]:
-        del own["optimizer__weight_decay"]
-    return GCMNet(**{"criterion": torch.nn.CrossEntropyLoss, **optimizer_params, **own, **further})

@@ -349,7 +349,7 @@ def test_class_weight_means_the_same_in_a_batch_of_one():
     y, shares = (y > 0).astype(int), []
     X[:] = 128
     for weight in ({0: 1, 1: 50}, {0: 50, 1: 1}):
-        clf = GCMClassifier(**{**SMALL, "batch_size": 1}, class_weight=weight).fit(X, y)
+        clf = GCMClassifier(**{**SMALL, "batch_size": 1, "lr": 1e-4}, class_weight=weight).fit(X, y)
         shares.append(clf.predict_proba(X)[:, 1].mean())
     assert shares[0] > shares[1]
 
@@ -390,6 +390,7 @@ BAD_PARAMS = {
     "class_weight": "uniform",
     "precision": "float16",
     "callbacks": "print",
+    "checkpoint": 3,
     "net_params": ["lr"],
     "transform_maps": "both",
     "clip_negative": "yes",

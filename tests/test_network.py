@@ -208,3 +208,15 @@ def test_a_cell_of_a_mosaic_scores_the_mean_of_the_contributions_in_it(variant, 
 def test_dark_maps_that_are_not_there():
     with pytest.raises(ValueError, match="polarity"):
         make(3, 1, "shared").weight_maps(draw((1, 1, 8, 8)), dark=True)
+
+
+@pytest.mark.parametrize("upsampling", ["nearest", "deconvolution"])
+@pytest.mark.parametrize("size", [(1, 1), (9, 1), (5, 2), (7, 4)], ids=str)
+def test_gradients_of_narrow_images_are_whole_in_bfloat16(size, upsampling):
+    network = GCM(3, 1, upsampling=upsampling, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(16, 1, *size, generator=torch.Generator().manual_seed(1))
+    used = [torch.full((n,), torch.nan) for n in (288, 4608, 9216, 18432, 36864) for _ in range(30)]
+    del used  # what is not written has these in it
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.nn.functional.cross_entropy(network(images), torch.arange(16) % 3).backward()
+    assert all(parameter.grad.isfinite().all() for parameter in network.parameters())

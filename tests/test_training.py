@@ -16,18 +16,6 @@ def test_one_cycle_rises_for_a_quarter_and_falls_to_nothing():
     assert factors[-1] == pytest.approx(0, abs=1e-12)
 
 
-def test_seeds():
-    assert training.draw_seed(3) == training.draw_seed(3)
-    assert training.draw_seed(None) != training.draw_seed(None)
-    state = np.random.RandomState(0)
-    assert training.draw_seed(state) != training.draw_seed(state)
-
-
-def test_a_device_that_is_none_is_named():
-    with pytest.raises(ValueError, match="device='tpu3' is not a device"):
-        training.resolve_device("tpu3")
-
-
 def test_a_pickle_holds_no_generator_of_a_device():
     X, y = np.random.default_rng(0).random((8, 6, 6)), np.arange(8) % 2
     clf = GCMClassifier(encoder_width=4, max_epochs=1, device="cpu", random_state=0).fit(X, y)
@@ -46,3 +34,97 @@ def test_a_fit_with_mosaics_and_sparsity_adds_up_and_repeats_itself(polarity):
     np.testing.assert_array_equal(one.decision_function(X), other.decision_function(X))
     assert (evidence.cwm_dark is None) == (polarity == "bright")
     assert all(norm.momentum == 0.1 for norm in one.net_.network.modules() if isinstance(norm, torch.nn.BatchNorm2d))
+
+
+TINY = {"encoder_width": 4, "max_epochs": 3, "batch_size": 8, "device": "cpu", "random_state": 0}
+
+
+@pytest.fixture
+def spoilt(monkeypatch):
+    """A function that makes training write a value into tensors, found in the net, after so many steps from now."""
+
+    def spoil(find, value, after):
+        train_step, steps = training.GCMNet.train_step, 0
+
+        def spoiling(net, *args, **kwargs):
+            nonlocal steps
+            out, steps = train_step(net, *args, **kwargs), steps + 1
+            if steps == after:
+                find(net).fill_(value)
+            return out
+
+        monkeypatch.setattr(training.GCMNet, "train_step", spoiling)
+
+    return spoil
+
+
+def _weight(net):
+    return net.network.head.weight.detach()
+
+
+def _statistic(net):
+    return net.network.encoder.mix[1].running_var
+
+
+def _momentum(net):
+    return net.optimizer_.state[net.network.head.bias]["momentum_buffer"]
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize(
+    ("find", "value", "message"),
+    [
+        (_weight, np.nan, "(head.weight|valid_loss)"),
+        (_statistic, np.inf, "encoder.mix.1.running_var"),
+        (_momentum, -np.inf, "the optimizer's momentum_buffer"),
+    ],
+    ids=["weight", "statistic", "momentum"],
+)
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_what_the_very_last_step_spoils_is_no_model(spoilt, method, find, value, message, early_stopping):
+    X, y = np.random.default_rng(0).random((32, 6, 6)), np.arange(32) % 2
+    clf = GCMClassifier(**TINY, early_stopping=early_stopping, validation_fraction=0.25).fit(X, y)
+    before, scores = vars(clf).copy(), clf.decision_function(X)
+    steps = 4 if method == "partial_fit" else 9 if early_stopping else 12
+    spoilt(find, value, after=steps)
+    epoch = 4 if method == "partial_fit" else 3
+    with pytest.raises(FloatingPointError, match=rf"{message} .* in epoch {epoch} at lr=0.05: .* a smaller lr"):
+        getattr(clf, method)(X, y)
+    assert vars(clf) == before
+    np.testing.assert_array_equal(clf.decision_function(X), scores)
+
+
+def test_a_loss_that_is_no_number_is_no_improvement(monkeypatch):
+    losses, seen = iter([0.7, np.nan]), []
+    monkeypatch.setattr(training.GCMNet, "_validate", lambda net, batches: next(losses))
+    monkeypatch.setattr(training.EarlyStopping, "on_epoch_end", lambda self, net, **_: seen.append(net.history[-1]))
+    X, y = np.random.default_rng(0).random((32, 6, 6)), np.arange(32) % 2
+    with pytest.raises(FloatingPointError, match="valid_loss is nan in epoch 2"):
+        GCMClassifier(**TINY, early_stopping=True).fit(X, y)
+    assert [epoch["valid_loss"] for epoch in seen] == [0.7]
+
+
+def test_ctrl_c_at_the_end_of_an_epoch_is_not_taken_for_early_stopping(monkeypatch):
+    on_epoch_end = training.EarlyStopping.on_epoch_end
+
+    def interrupted(self, net, **kwargs):
+        on_epoch_end(self, net, **kwargs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training.EarlyStopping, "on_epoch_end", interrupted)
+    X, y = np.random.default_rng(0).random((32, 6, 6)), np.arange(32) % 2
+    clf = GCMClassifier(**TINY, early_stopping=True)
+    with pytest.raises(KeyboardInterrupt):
+        clf.fit(X, y)
+    assert not hasattr(clf, "net_")
+
+
+def test_a_callback_ends_training_with_a_keyboard_interrupt():
+    from skorch.callbacks import Callback
+
+    class Enough(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            raise KeyboardInterrupt
+
+    X, y = np.random.default_rng(0).random((32, 6, 6)), np.arange(32) % 2
+    assert len(GCMClassifier(**TINY, callbacks=[Enough()]).fit(X, y).history_) == 1

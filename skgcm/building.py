@@ -1,0 +1,106 @@
+"""From an estimator's parameters to the skorch net that trains: device, precision, seed, optimizer, network."""
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+from skorch.callbacks import EarlyStopping
+from skorch.dataset import ValidSplit
+from skorch.utils import noop
+
+from skgcm.network import GCM
+from skgcm.training import GCMNet
+
+NETWORK_PARAMS = (
+    "encoder_width",
+    "decoder_width",
+    "n_stages",
+    "shared_decoder",
+    "clip_negative",
+    "polarity",
+    "upsampling",
+)
+OPTIMIZERS = {
+    "sgd": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True, "fused": True}),
+    "adamw": (torch.optim.AdamW, {"betas": (0.9, 0.99), "fused": True}),
+}
+
+
+def resolve_device(device):
+    """The torch.device of "auto" (CUDA where there is one, else CPU) or of a device's name."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device={device!r} is not a device of PyTorch. Use 'auto', 'cpu' or 'cuda'.") from error
+    if resolved.type not in ("cpu", "cuda"):
+        raise ValueError(f"device={device!r} is not supported. Use 'auto', 'cpu' or 'cuda'.")
+    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device={device!r}, but PyTorch sees {torch.cuda.device_count()} CUDA devices. Use device='auto' or 'cpu'."
+        )
+    return resolved
+
+
+def resolve_precision(precision, device):
+    """The dtype of "auto": bfloat16 where the processor computes in it, else float32."""
+    if precision == "auto":
+        if device.type == "cuda":
+            fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            capabilities = torch.cpu.get_capabilities()
+            fast = capabilities.get("avx512_bf16", False) or capabilities.get("amx_bf16", False)
+        precision = "bfloat16" if fast else "float32"
+    return getattr(torch, precision)
+
+
+def draw_seed(random_state):
+    """An integer from scikit-learn's `random_state`; None means fresh entropy, not NumPy's global generator."""
+    if random_state is None:
+        return np.random.SeedSequence().entropy % 2**31
+    return int(check_random_state(random_state).randint(2**31))
+
+
+def build_net(params, image_format, n_classes, class_weights):
+    """The net for an estimator's parameters, a dict.
+
+    Raises ValueError where `net_params` names what is a parameter of the estimator.
+    """
+    device, seed = resolve_device(params["device"]), draw_seed(params["random_state"])
+    optimizer, optimizer_params = params["optimizer"], {}
+    if optimizer in OPTIMIZERS:
+        optimizer, defaults = OPTIMIZERS[optimizer]
+        optimizer_params = {f"optimizer__{name}": value for name, value in defaults.items()}
+    elif not issubclass(optimizer, torch.optim.Optimizer):
+        raise ValueError(f"optimizer={optimizer!r} must be one of {sorted(OPTIMIZERS)} or a class of torch.optim.")
+    callbacks, split = list(params["callbacks"] or []), None
+    if params["early_stopping"]:
+        split = ValidSplit(float(params["validation_fraction"]), stratified=True, random_state=seed)
+        stop = EarlyStopping(patience=params["n_iter_no_change"], load_best=True, sink=noop)
+        callbacks.append(("early_stopping", stop))
+    own = {
+        "module": GCM,
+        "module__n_classes": n_classes,
+        "module__in_channels": image_format.shape[2],
+        "classes": np.arange(n_classes),
+        "image_format": image_format,
+        "optimizer": optimizer,
+        "optimizer__weight_decay": params["weight_decay"],
+        "precision": resolve_precision(params["precision"], device),
+        "train_split": split,
+        "callbacks": callbacks,
+        "device": device.type if device.index is None else str(device),
+        "seed": seed,
+    }
+    own |= {f"module__{name}": params[name] for name in NETWORK_PARAMS}
+    own |= {name: params[name] for name in ("augment", "lr", "lr_schedule", "mosaic", "sparsity", "max_epochs")}
+    own |= {name: params[name] for name in ("batch_size", "verbose")}
+    if class_weights is not None:
+        own |= {"criterion__weight": torch.from_numpy(class_weights), "criterion__reduction": "none"}
+    further = params["net_params"] or {}
+    taken = sorted(own.keys() & further.keys() | {name for name in further if name.startswith("iterator")})
+    if taken:
+        raise ValueError(f"net_params has {taken}, which GCMClassifier sets itself: use its own parameters.")
+    if not params["weight_decay"]:
+        del own["optimizer__weight_decay"]
+    return GCMNet(**{"criterion": torch.nn.CrossEntropyLoss, **optimizer_params, **own, **further})

@@ -1,0 +1,249 @@
+"""Training that can be interrupted: once an epoch, all that the rest of a fit depends on goes into a file.
+
+What follows from the seed and the number of the epoch (learning rates, order of the images, augmentation) is not in it.
+"""
+
+import hashlib
+import warnings
+from collections.abc import Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from skgcm import container
+from skgcm.building import draw_seed, resolve_device, resolve_precision
+
+KIND = "checkpoint"
+FREE = {"checkpoint", "transform_maps", "verbose"}  # parameters that a fit's result does not depend on
+STOPPING = ("misses_", "dynamic_threshold_", "best_epoch_")  # what skorch's EarlyStopping remembers, beside weights
+
+
+class Checkpoint:
+    """The file of one fit: read where it exists, and compared with the fit that is about to begin.
+
+    Parameters
+    ----------
+    params : dict
+        The estimator's parameters, `checkpoint` among them, valid each by itself.
+    image_shape : tuple (R, C, D)
+    rows : ndarray (n, R * C * D)
+    classes : ndarray (N,)
+    y : int64 ndarray (n,)
+        Positions in `classes`.
+
+    Attributes
+    ----------
+    random_state : int
+        What the fit's seed is drawn from, the file's where there is one.
+
+    Raises
+    ------
+    ValueError
+        For a path where no file can be, for what a checkpoint cannot restore, and for a file of another fit.
+    ModelFileError
+        For a file that is damaged or no checkpoint.
+    """
+
+    def __init__(self, params, image_shape, rows, classes, y):
+        self.path = _checked_path(params["checkpoint"])
+        _check_restorable(params)
+        container.discard_leftovers(self.path)
+        self.premises = _described(params)
+        self.premises["X"] = _fingerprint((rows.dtype.str, len(rows), image_shape), rows)
+        self.premises["y"] = _fingerprint((classes.dtype.str, classes.tolist()), y)
+        self.random_state, self.tensors, self.warned = params["random_state"], None, False
+        try:
+            self.tensors, self.metadata = container.read(self.path, KIND)
+        except FileNotFoundError:
+            if self.random_state is None:
+                self.random_state = draw_seed(None)
+        except container.ModelFileError as error:
+            raise container.ModelFileError(f"{error} {self._begin_anew}") from error
+        else:
+            with self._parsing():
+                found, self.random_state = dict(self.metadata["premises"]), int(self.metadata["random_state"])
+            self._check_same(found)
+
+    @property
+    def _begin_anew(self):
+        return f"To begin the training anew, delete {self.path}."
+
+    @contextmanager
+    def _parsing(self):
+        try:
+            yield
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise container.ModelFileError(
+                f"{self.path} is a checkpoint whose parts do not belong together: {error!r}. {self._begin_anew}"
+            ) from error
+
+    def _check_same(self, found):
+        absent, differences = object(), []
+        for name in [*self.premises, *(found.keys() - self.premises.keys())]:
+            now, then = self.premises.get(name, absent), found.get(name, absent)
+            if now == then:
+                continue
+            if name in ("X", "y"):
+                differences.append(f"{name} is not the same")
+            elif now is absent or then is absent:
+                differences.append(f"{name} is a parameter in one version of skgcm only")
+            else:
+                differences.append(f"{name}={now!r} was {then!r}")
+        if differences:
+            raise ValueError(
+                f"checkpoint={str(self.path)!r} holds another fit: {', '.join(differences)}. Fit with what it was "
+                f"begun with, or name another file. {self._begin_anew}"
+            )
+
+    def restore(self, net):
+        """Put a fresh net to where the file's fit was. Returns how many of its epochs need no training."""
+        if self.tensors is None:
+            return 0
+        with self._parsing():
+            parts = {"module": {}, "criterion": {}, "best": {}, "optimizer": {}, "history": {}}
+            for key, tensor in self.tensors.items():
+                part, name = key.split("/", 1)
+                parts[part][name] = tensor
+            net.module_.load_state_dict(parts["module"])
+            net.criterion_.load_state_dict(parts["criterion"])
+            _restore_optimizer(net.optimizer_, parts["optimizer"], self.metadata["optimizer"])
+            columns = [parts["history"][name].tolist() for name in self.metadata["history"]]
+            for values in zip(*columns, strict=True):
+                net.history.append({"batches": [], **dict(zip(self.metadata["history"], values, strict=True))})
+            stopping = _early_stopping(net)
+            if stopping is not None:
+                for name in STOPPING:
+                    setattr(stopping, name, self.metadata["early_stopping"][name])
+                stopping.best_model_weights_ = parts["best"] or None
+            finished, version = self.metadata["finished"], self.metadata["torch"]
+        if not finished and version != torch.__version__:
+            warnings.warn(
+                f"{self.path} was written with PyTorch {version}, and this is {torch.__version__}: training goes on, "
+                "but ends in slightly other weights than without the interruption.",
+                UserWarning,
+                stacklevel=7,  # the line that calls fit
+            )
+        self.tensors = None
+        return net.max_epochs if finished else len(net.history)
+
+    def save(self, net, finished):
+        """Write where a net is after an epoch. Where that fails, warn for the first time and leave the last file."""
+        names = [name for name in net.history[-1] if name != "batches"]
+        tensors = {f"history/{name}": torch.from_numpy(np.asarray(net.history[:, name])) for name in names}
+        tensors |= {f"module/{name}": tensor for name, tensor in net.module_.state_dict().items()}
+        tensors |= {f"criterion/{name}": tensor for name, tensor in net.criterion_.state_dict().items()}
+        optimizer_tensors, optimizer = _optimizer_state(net.optimizer_)
+        tensors |= {f"optimizer/{name}": tensor for name, tensor in optimizer_tensors.items()}
+        stopping, early_stopping = _early_stopping(net), {}
+        if stopping is not None:
+            early_stopping = {name: getattr(stopping, name) for name in STOPPING}
+            tensors |= {f"best/{name}": tensor for name, tensor in (stopping.best_model_weights_ or {}).items()}
+        metadata = {
+            "premises": self.premises,
+            "random_state": int(self.random_state),
+            "finished": finished,
+            "history": names,
+            "optimizer": optimizer,
+            "early_stopping": early_stopping,
+            "torch": torch.__version__,
+        }
+        try:
+            container.write(self.path, tensors, metadata, KIND)
+        except OSError as error:
+            if not self.warned:
+                warnings.warn(
+                    f"checkpoint={str(self.path)!r} could not be written after epoch {len(net.history)}: {error}. "
+                    "Training goes on, and each epoch tries again; until then the last good file stays.",
+                    UserWarning,
+                    stacklevel=7,  # the line that calls fit
+                )
+            self.warned = True
+
+
+def _checked_path(checkpoint):
+    path = Path(checkpoint).absolute()  # the working directory may change before the last epoch
+    if path.is_dir():
+        raise ValueError(f"checkpoint={str(checkpoint)!r} is a folder. Name a file: {str(path / 'run.ckpt')!r}.")
+    if not path.parent.is_dir():
+        raise ValueError(f"checkpoint={str(checkpoint)!r}: the folder {str(path.parent)!r} does not exist. Create it.")
+    return path
+
+
+def _check_restorable(params):
+    """Raise for parameters with a state that is not the fit's own."""
+    augment, optimizer, random_state = params["augment"], params["optimizer"], params["random_state"]
+    problem = None
+    if callable(augment):
+        problem = f"augment={augment!r}, which may change between fits. Use 'shift' or 'shift+flip'"
+    elif params["callbacks"]:
+        problem = f"callbacks={params['callbacks']!r}, which remember what they will. Fit without them"
+    elif isinstance(optimizer, type) and not optimizer.__module__.startswith("torch.optim"):
+        problem = f"optimizer={optimizer!r}, which may keep more than PyTorch's own do. Use a class of torch.optim"
+    elif isinstance(random_state, np.random.RandomState):
+        problem = f"random_state={random_state!r}, which gives each fit another seed. Use an integer or None"
+    elif params["warm_start"]:
+        problem = "warm_start=True, which begins with weights that are not in it. Use warm_start=False"
+    if problem:
+        raise ValueError(f"A checkpoint cannot restore a fit with {problem}, or checkpoint=None.")
+
+
+def _described(params):
+    """The parameters that a fit's result depends on, as JSON has them: device and precision as they are resolved."""
+    device = resolve_device(params["device"])
+    precision = str(resolve_precision(params["precision"], device)).removeprefix("torch.")
+    params = {**params, "device": device.type, "precision": precision}
+    return {name: _plain(name, value) for name, value in params.items() if name not in FREE}
+
+
+def _plain(name, value):
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
+    if isinstance(value, Mapping):
+        return sorted(([_plain(name, key), _plain(name, item)] for key, item in value.items()), key=repr)
+    if isinstance(value, list | tuple):
+        return [_plain(name, item) for item in value]
+    raise ValueError(
+        f"A checkpoint cannot tell one {name} from another that has {value!r} in it. Use numbers, strings, classes and "
+        "collections of these, or checkpoint=None."
+    )
+
+
+def _fingerprint(about, array):
+    digest = hashlib.sha256(repr(about).encode())
+    digest.update(array)
+    return digest.hexdigest()
+
+
+def _early_stopping(net):
+    return dict(net.callbacks_).get("early_stopping")
+
+
+def _optimizer_state(optimizer):
+    """{"INDEX/NAME": Tensor} and {INDEX: {NAME: number}}, INDEX being a parameter's."""
+    tensors, numbers = {}, {}
+    for index, memory in optimizer.state_dict()["state"].items():
+        for name, value in memory.items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"{index}/{name}"] = value
+            else:
+                numbers.setdefault(str(index), {})[name] = value
+    return tensors, numbers
+
+
+def _restore_optimizer(optimizer, tensors, numbers):
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state = {int(index): dict(values) for index, values in numbers.items()}
+    for key, tensor in tensors.items():
+        index, name = key.split("/", 1)
+        parameter = parameters[int(index)]
+        if tensor.shape == parameter.shape:
+            # fused steps go through parameter and state as they lie in memory: in the same order, then
+            tensor = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
+        state.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

@@ -1,0 +1,297 @@
+"""The one file format of models and checkpoints: safetensors, with everything else as one JSON string in its header.
+
+What holds tensors is the safetensors library's work: that offsets, shapes and types agree with each other and with the
+file's size, that nothing overlaps. Here are the limits that it does not set, and the JSON, which is not its concern.
+"""
+
+import glob
+import hashlib
+import json
+import math
+import os
+import secrets
+import shutil
+import stat
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+SCHEMA = 1  # what metadata and tensors mean; a reader knows its own and no other
+KINDS = {"model": "GCMClassifier.load", "checkpoint": "GCMClassifier(checkpoint=...)"}  # and what reads them
+DTYPES = {"F32": torch.float32, "F64": torch.float64, "I64": torch.int64, "U8": torch.uint8}
+# A Python object may take 24 times the bytes of its JSON ("[],"). These two keep what a file's header can cost, beside
+# its tensors, to a few MiB whatever it says.
+MAX_HEADER = 2**20  # bytes
+MAX_VALUES = 50_000  # in the JSON
+MAX_DIGITS = 20  # of an integer: 64 bits and a sign
+
+
+class ModelFileError(ValueError):
+    """A file is not what :meth:`skgcm.GCMClassifier.save` or a checkpoint wrote, whole and unchanged.
+
+    Raised for anything wrong with the content; a file that is missing or may not be read is an OSError as everywhere.
+    """
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A file whose header was read and checked, and whose tensors were not read yet.
+
+    Attributes
+    ----------
+    metadata : dict
+    specs : dict of str to (torch.dtype, tuple)
+        Type and shape of each tensor, as the header has them: their sizes add up to the file's.
+    """
+
+    metadata: dict
+    specs: dict
+    _path: str
+    _file: safe_open
+    _headers: dict
+
+    def tensors(self):
+        """Yield (name, Tensor) of all tensors in the order of `specs`, one in memory at a time.
+
+        Raises ModelFileError for one that is not finite, and at the end where the checksum is not the file's.
+        """
+        checksum = _checksum_of(self._headers)
+        for name in self.specs:
+            tensor = self._file.get_tensor(name)
+            if not _is_finite(tensor):
+                raise ModelFileError(f"{self._path}: tensor {name!r} has values that are not finite.")
+            _add(checksum, name, tensor)
+            yield name, tensor
+        if checksum.hexdigest() != self._headers["sha256"]:
+            raise ModelFileError(
+                f"{self._path} was damaged or changed since it was written: its checksum is another. Take a copy of it."
+            )
+
+
+@contextmanager
+def opened(path, kind):
+    """Open a file of one kind and check its header, for as long as the block runs.
+
+    Parameters
+    ----------
+    path : str or path-like
+    kind : {"model", "checkpoint"}
+
+    Yields
+    ------
+    Opened
+
+    Raises
+    ------
+    ModelFileError
+        For whatever is wrong with the content.
+    OSError
+        Where there is no such file, or it may not be read.
+    """
+    path = os.fspath(path)
+    _check_frame(path)
+    try:
+        # pread: memory of our own, not a map of a file that somebody may write to or cut off
+        with safe_open(path, framework="pt", device="cpu", backend="pread") as file:
+            headers = file.metadata() or {}
+            metadata = _check_headers(path, headers, kind)
+            specs = {}
+            for name in sorted(file.keys()):
+                view = file.get_slice(name)
+                if view.get_dtype() not in DTYPES:
+                    raise ModelFileError(
+                        f"{path}: tensor {name!r} has type {view.get_dtype()}, which is none of {sorted(DTYPES)}."
+                    )
+                specs[name] = DTYPES[view.get_dtype()], tuple(view.get_shape())
+            yield Opened(metadata, specs, path, file, headers)
+    except SafetensorError as error:
+        raise ModelFileError(f"{path} is damaged or no model file at all: {error}.") from error
+
+
+def read(path, kind):
+    """Tensors and metadata of a file.
+
+    Parameters
+    ----------
+    path : str or path-like
+    kind : {"model", "checkpoint"}
+
+    Returns
+    -------
+    tensors : dict of str to Tensor
+        On the processor, their memory their own: the file may be written over.
+    metadata : dict
+
+    Raises
+    ------
+    ModelFileError
+        For whatever is wrong with the content.
+    OSError
+        Where there is no such file, or it may not be read.
+    """
+    with opened(path, kind) as file:
+        return dict(file.tensors()), file.metadata
+
+
+def write(path, tensors, metadata, kind):
+    """Write a file, whole or not at all.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Whatever is there is replaced in one step, once the new content is on the disk.
+    tensors : dict of str to Tensor
+        float32, float64, int64 or uint8, finite, on any device.
+    metadata : dict
+        What JSON can hold: tuples become lists, and keys must be strings.
+    kind : {"model", "checkpoint"}
+
+    Raises
+    ------
+    OSError
+        Where the file cannot be written; what was there before is unharmed.
+    ValueError
+        For what :func:`read` would not accept.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
+    headers = {"format": "skgcm", "schema": str(SCHEMA), "kind": kind}
+    headers["metadata"] = json.dumps(metadata, allow_nan=False)
+    parse(headers["metadata"])
+    checksum = _checksum_of(headers)
+    for name, tensor in tensors.items():
+        if tensor.dtype not in DTYPES.values() or not _is_finite(tensor):
+            raise ValueError(f"Tensor {name!r} of type {tensor.dtype} cannot be stored, or is not finite.")
+        _add(checksum, name, tensor)
+    content = save(tensors, {**headers, "sha256": checksum.hexdigest()})
+    if int.from_bytes(content[:8], "little") > MAX_HEADER:
+        raise ValueError(f"Everything but the tensors must fit into {MAX_HEADER} bytes as JSON, and does not.")
+    _replace(os.path.realpath(path), content)  # a link stays a link
+
+
+def _replace(path, content):
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            with suppress(FileNotFoundError):
+                shutil.copymode(path, temporary)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    if os.name == "posix":  # elsewhere a folder cannot be opened, and its entries are not ours to flush
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def discard_leftovers(path):
+    """Remove what processes that were killed within :func:`write` to this path have left beside it."""
+    folder, name = os.path.split(os.path.realpath(path))
+    for leftover in glob.glob(os.path.join(glob.escape(folder), f".{glob.escape(name)}.{'[0-9a-f]' * 8}.tmp")):
+        with suppress(FileNotFoundError):
+            os.unlink(leftover)
+
+
+def _check_frame(path):
+    """Raise unless this is a regular file that starts like safetensors, with a header that may be read."""
+    # a pipe would make open() wait for its other end
+    if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
+        raise ModelFileError(f"{path} is not a regular file.")
+    with open(path, "rb") as file:
+        size, start = os.fstat(file.fileno()).st_size, file.read(8)
+    for magic, what in ((b"\x80", "a pickle (joblib's files are, too)"), (b"PK", "a zip archive, as torch.save's are")):
+        if start.startswith(magic) and int.from_bytes(start, "little") > MAX_HEADER:
+            raise ModelFileError(
+                f"{path} looks like {what}. It is not opened: that could execute code. Models that may be loaded are "
+                "written by GCMClassifier.save."
+            )
+    header = int.from_bytes(start, "little")
+    if len(start) < 8 or header > size - 8:
+        raise ModelFileError(f"{path} is cut off, or no model file: {size} bytes, and a header that would be longer.")
+    if header > MAX_HEADER:
+        raise ModelFileError(f"{path} has a header of {header} bytes; there can be at most {MAX_HEADER}.")
+
+
+def _check_headers(path, headers, kind):
+    """The metadata in the header's strings, checked for format, schema and kind."""
+    if headers.get("format") != "skgcm" or headers.keys() != {"format", "schema", "kind", "metadata", "sha256"}:
+        raise ModelFileError(
+            f"{path} holds tensors, but was not written by skgcm, or changed since: its header has {sorted(headers)}."
+        )
+    if headers["schema"] != str(SCHEMA):
+        raise ModelFileError(
+            f"{path} has schema {headers['schema'][:20]!r}, and this version of skgcm knows {str(SCHEMA)!r} alone. "
+            "Load it with the version that wrote it."
+        )
+    if headers["kind"] != kind:
+        found = headers["kind"]
+        remedy = f" Use {KINDS[found]}." if found in KINDS else ""
+        raise ModelFileError(f"{path} is of kind {found[:20]!r}, not {kind!r}, one of {sorted(KINDS)}.{remedy}")
+    try:
+        metadata = parse(headers["metadata"])
+    except ValueError as error:
+        raise ModelFileError(f"{path}: its metadata cannot be read. {error}") from error
+    if not isinstance(metadata, dict):
+        raise ModelFileError(f"{path}: its metadata is no JSON object.")
+    return metadata
+
+
+def parse(text):
+    """JSON within limits. Raises ValueError for what is no JSON, too long, too deep, too large, or said twice."""
+    values = sum(text.count(mark) for mark in ",[{")
+    if values > MAX_VALUES:
+        raise ValueError(f"The JSON has about {values} values; there can be at most {MAX_VALUES}.")
+    try:
+        return json.loads(
+            text, parse_int=_integer, parse_float=_number, parse_constant=_number, object_pairs_hook=_distinct
+        )
+    except RecursionError as error:
+        raise ValueError("The JSON is nested too deeply.") from error
+
+
+def _integer(text):
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"The integer {text[:MAX_DIGITS]}... has {len(text)} digits.")
+    return int(text)
+
+
+def _number(text):
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"The number {text[:MAX_DIGITS]} is not finite.")
+    return number
+
+
+def _distinct(pairs):
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("A key occurs twice in one JSON object.")
+    return found
+
+
+def _is_finite(tensor):
+    if not tensor.dtype.is_floating_point or not tensor.numel():
+        return True
+    low, high = tensor.aminmax()  # takes no memory, unlike isfinite; NaN is passed on
+    return math.isfinite(low) and math.isfinite(high)
+
+
+def _checksum_of(headers):
+    """A SHA-256 that has seen the header's strings; it guards against accidents, not against who can compute one."""
+    parts = [headers[name] for name in ("format", "schema", "kind", "metadata")]
+    return hashlib.sha256(json.dumps(parts).encode())
+
+
+def _add(checksum, name, tensor):
+    checksum.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+    checksum.update(tensor.flatten().numpy())

@@ -1,0 +1,408 @@
+import errno
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from skgcm import GCMClassifier, container, training
+from skgcm.checkpoint import Checkpoint
+
+TINY = {"encoder_width": 4, "decoder_width": 4, "batch_size": 8, "max_epochs": 3, "device": "cpu", "random_state": 0}
+
+
+def draw():
+    X = np.random.default_rng(0).integers(0, 256, (36, 6, 7), dtype=np.uint8)
+    y = np.arange(36) % 3
+    X[y == 0, :3] //= 2
+    X[y == 1, 3:] //= 2
+    return X, y
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "run.ckpt"
+
+
+def raising(function, at, error=KeyboardInterrupt, after=False):
+    """The function, but its call number `at` raises, before or after it does its work."""
+    calls = 0
+
+    def wrapped(*args, **kwargs):
+        nonlocal calls
+        calls += 1
+        out = None if calls == at and not after else function(*args, **kwargs)
+        if calls == at:
+            raise error
+        return out
+
+    return wrapped
+
+
+INTERRUPTIONS = {  # within an epoch, within the write after it, and after the write
+    "train_step": lambda patch: patch.setattr(training.GCMNet, "train_step", raising(training.GCMNet.train_step, 3)),
+    "write": lambda patch: patch.setattr(os, "replace", raising(os.replace, 1)),
+    "save": lambda patch: patch.setattr(Checkpoint, "save", raising(Checkpoint.save, 1, after=True)),
+}
+
+
+def interrupt(how, params, path, monkeypatch):
+    with monkeypatch.context() as patch:
+        INTERRUPTIONS[how](patch)
+        with pytest.raises(KeyboardInterrupt):
+            GCMClassifier(**params, checkpoint=path).fit(*draw())
+
+
+def interrupted_everywhere(params, path, monkeypatch):
+    """A fit interrupted in the three ways in each of its epochs, and how often that was."""
+    times = 0
+    while True:
+        for patched in INTERRUPTIONS.values():
+            with monkeypatch.context() as patch:
+                patched(patch)
+                clf = GCMClassifier(**params, checkpoint=path)
+                try:
+                    return clf.fit(*draw()), times
+                except KeyboardInterrupt:
+                    assert not hasattr(clf, "net_")
+                    times += 1
+
+
+def assert_same(one, other):
+    """Weights, statistics, what the optimizer remembers and history are the same to the bit."""
+    states = [clf.net_.network.state_dict() for clf in (one, other)]
+    assert list(states[0]) == list(states[1])
+    for name, tensor in states[0].items():
+        assert torch.equal(tensor, states[1][name]), name
+    memories = [clf.net_.optimizer_.state_dict()["state"] for clf in (one, other)]
+    parameters = list(one.net_.network.parameters())
+    assert memories[0].keys() == memories[1].keys()
+    for index, memory in memories[0].items():
+        assert memory.keys() == memories[1][index].keys()
+        for name, value in memory.items():
+            again = memories[1][index][name]
+            if isinstance(value, torch.Tensor):
+                assert value.dtype == again.dtype
+                assert torch.equal(value, again), (index, name)
+                if one.net_.optimizer_.defaults.get("fused") and value.ndim:
+                    assert value.stride() == again.stride() == parameters[index].stride(), (index, name)
+            else:
+                assert (type(value), value) == (type(again), again)
+    histories = [[{**epoch, "dur": None} for epoch in clf.history_] for clf in (one, other)]
+    assert histories[0] == histories[1]
+    assert list(histories[0][0]) == list(histories[1][0])
+    np.testing.assert_array_equal(one.decision_function(draw()[0]), other.decision_function(draw()[0]))
+
+
+STOPPING = {"early_stopping": True, "n_iter_no_change": 2, "max_epochs": 40, "validation_fraction": 0.2, "lr": 0.3}
+VARIANTS = {
+    "sgd": {},
+    "adamw": {"optimizer": "adamw", "lr": 0.01},
+    "early-stopping": STOPPING,
+    "adamw-early-stopping": {**STOPPING, "optimizer": "adamw"},
+    "mosaic-sparsity": {"mosaic": 2, "sparsity": 0.1},
+    "augment": {"augment": "shift+flip"},
+    "both-polarities": {"polarity": "both"},
+    "float32": {"precision": "float32"},
+    "bfloat16": {"precision": "bfloat16"},
+    "constant-rate": {"lr_schedule": "constant", "lr": 0.01},
+    "class-weight": {"class_weight": {0: 5, 1: 1}},
+    "net-params": {"net_params": {"criterion__label_smoothing": 0.1, "optimizer__momentum": 0.5}},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_fit_that_was_interrupted_everywhere_ends_as_one_that_was_not(variant, path, monkeypatch):
+    params = {**TINY, **VARIANTS[variant]}
+    whole = GCMClassifier(**params).fit(*draw())
+    parts, times = interrupted_everywhere(params, path, monkeypatch)
+    assert_same(parts, whole)
+    assert times == 3 * len(whole.history_)
+    if "early_stopping" in params:  # and what it restored was not the last epoch
+        losses = [epoch["valid_loss"] for epoch in whole.history_]
+        assert np.argmin(losses) < len(losses) - 1 < 39
+    assert list(path.parent.iterdir()) == [path]
+
+
+OPTIMIZERS = ("Adadelta", "Adafactor", "Adagrad", "Adam", "Adamax", "AdamW")
+OPTIMIZERS += ("ASGD", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD")
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_goes_on(name, path, monkeypatch):
+    params = {**TINY, "optimizer": getattr(torch.optim, name), "lr": 1e-3, "weight_decay": 0}
+    interrupt("save", params, path, monkeypatch)
+    assert_same(GCMClassifier(**params, checkpoint=path).fit(*draw()), GCMClassifier(**params).fit(*draw()))
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_a_finished_fit_is_there_at_once(early_stopping, path, monkeypatch):
+    params = {**TINY, **(STOPPING if early_stopping else {}), "checkpoint": str(path)}
+    first = GCMClassifier(**params).fit(*draw())
+    assert container.read(path, "checkpoint")[1]["finished"]
+    monkeypatch.setattr(training.GCMNet, "train_step", None)
+    content = path.read_bytes()
+    again = GCMClassifier(**{**params, "verbose": 2, "transform_maps": "weights"}).fit(*draw())
+    assert_same(again, first)
+    assert again.history_ == first.history_
+    assert path.read_bytes() == content
+
+
+def test_without_a_random_state_the_seed_is_that_of_the_file(path, monkeypatch):
+    params = {**TINY, "random_state": None}
+    parts, _ = interrupted_everywhere(params, path, monkeypatch)
+    seed = container.read(path, "checkpoint")[1]["random_state"]
+    assert_same(parts, GCMClassifier(**{**TINY, "random_state": seed}).fit(*draw()))
+    path.unlink()
+    GCMClassifier(**params, checkpoint=path).fit(*draw())
+    assert container.read(path, "checkpoint")[1]["random_state"] != seed
+
+
+def test_ctrl_c_leaves_the_estimator_as_it_was_and_the_last_epoch_in_the_file(path, monkeypatch):
+    clf = GCMClassifier(**TINY).fit(*draw())
+    clf.set_params(checkpoint=path)
+    before, scores = vars(clf).copy(), clf.decision_function(draw()[0])
+    with monkeypatch.context() as patch:
+        patch.setattr(training.GCMNet, "train_step", raising(training.GCMNet.train_step, 12))  # five an epoch
+        with pytest.raises(KeyboardInterrupt):
+            clf.fit(*draw())
+    assert vars(clf) == before
+    np.testing.assert_array_equal(clf.decision_function(draw()[0]), scores)
+    tensors, metadata = container.read(path, "checkpoint")
+    assert tensors["history/epoch"].tolist() == [1, 2]
+    assert not metadata["finished"]
+    clf.partial_fit(*draw())  # which has nothing to do with it
+    assert container.read(path, "checkpoint")[1] == metadata
+
+
+# ---- another fit -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    path = tmp_path_factory.mktemp("finished") / "run.ckpt"
+    GCMClassifier(**TINY, checkpoint=path).fit(*draw())
+    return path
+
+
+OTHERS = {
+    "lr": (0.1, r"lr=0\.1 was 0\.05"),
+    "max_epochs": (4, "max_epochs=4 was 3"),
+    "decoder_width": (8, "decoder_width=8 was 4"),
+    "optimizer": (torch.optim.Adam, r"optimizer='torch\.optim\.adam\.Adam' was 'sgd'"),
+    "precision": ("float32" if torch.cpu.get_capabilities().get("avx512_bf16") else "bfloat16", "precision='b?float"),
+    "class_weight": ({0: 2, 2: 1.5}, r"class_weight=\[\[0, 2\], \[2, 1\.5\]\] was None"),
+    "net_params": ({"criterion__label_smoothing": 0.1}, r"net_params=\[\['criterion__label_smoothing', 0\.1\]\] was N"),
+    "image_shape": (np.array([6, 7]), r"image_shape=\[6, 7\] was None"),
+    "random_state": (1, "random_state=1 was 0"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_parameters_are_named(name, finished):
+    value, message = OTHERS[name]
+    content = finished.read_bytes()
+    clf = GCMClassifier(**{**TINY, name: value}, checkpoint=finished)
+    with pytest.raises(ValueError, match=f"holds another fit: {message}.* delete"):
+        clf.fit(*draw())
+    assert finished.read_bytes() == content
+
+
+def _changed(X):
+    X = X.copy()
+    X[-1, -1, -1] += 1
+    return X
+
+
+@pytest.mark.parametrize(
+    ("change", "which"),
+    [
+        (lambda X, y: (_changed(X), y), "X is not the same"),
+        (lambda X, y: (X[::-1], y), "X is not the same"),
+        (lambda X, y: (X.astype(np.int16), y), "X is not the same"),
+        (lambda X, y: (X.transpose(0, 2, 1), y), "X is not the same"),
+        (lambda X, y: (X.reshape(36, 3, 14), y), "X is not the same"),
+        (lambda X, y: (X, y[::-1]), "y is not the same"),
+        (lambda X, y: (X, y + 1), "y is not the same"),
+        (lambda X, y: (X, y.astype(str)), "y is not the same"),
+        (lambda X, y: (X[:35], y[:35]), "X is not the same, y is not the same"),
+    ],
+    ids=["a-pixel", "order", "dtype", "transposed", "shape", "labels", "names", "strings", "fewer"],
+)
+def test_other_data_are_named(change, which, finished):
+    with pytest.raises(ValueError, match=rf"holds another fit: {which}\. Fit"):
+        GCMClassifier(**TINY, checkpoint=finished).fit(*change(*draw()))
+
+
+@pytest.mark.parametrize("layout", [np.asfortranarray, lambda X: X[..., None], lambda X: torch.from_numpy(X)])
+def test_the_same_data_in_another_layout_are_the_same(layout, finished):
+    X, y = draw()
+    assert_same(GCMClassifier(**TINY, checkpoint=finished).fit(layout(X), y.tolist()), GCMClassifier(**TINY).fit(X, y))
+
+
+def test_another_version_of_pytorch_is_a_warning_while_there_is_something_to_train(path, monkeypatch):
+    params = {**TINY, "checkpoint": path}
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "__version__", "1.0")
+        interrupt("save", TINY, path, monkeypatch)
+    with pytest.warns(UserWarning, match=r"written with PyTorch 1\.0, and this is") as found:
+        GCMClassifier(**params).fit(*draw())
+    assert found[0].filename == __file__
+    monkeypatch.setattr(torch, "__version__", "1.0")
+    GCMClassifier(**params).fit(*draw())  # nothing to train
+
+
+class Peculiar(torch.optim.SGD):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"augment": lambda images: images}, "augment=.* Use 'shift'"),
+        ({"callbacks": [training.EpochTimer()]}, "callbacks=.* Fit without them"),
+        ({"optimizer": Peculiar}, "optimizer=.* Use a class of torch.optim"),
+        ({"random_state": np.random.RandomState(0)}, "random_state=.* Use an integer or None"),
+        ({"warm_start": True}, "Use warm_start=False"),
+        ({"net_params": {"criterion__weight": torch.ones(3)}}, "one net_params from another"),
+    ],
+    ids=lambda value: None if isinstance(value, str) else next(iter(value)),
+)
+def test_what_cannot_be_restored_is_named(params, message, path):
+    with pytest.raises(ValueError, match=f"{message}.*checkpoint=None"):
+        GCMClassifier(**{**TINY, **params}, checkpoint=path).fit(*draw())
+    assert not path.exists()
+
+
+# ---- files -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("absent/run.ckpt", r"folder '.*absent' does not exist\. Create it"), ("", "is a folder. Name a file: ")],
+    ids=["no-folder", "a-folder"],
+)
+def test_a_path_where_no_file_can_be_is_an_error_before_training(name, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(training.GCMNet, "train_step", None)
+    with pytest.raises(ValueError, match=message):
+        GCMClassifier(**TINY, checkpoint=tmp_path / name).fit(*draw())
+
+
+def _flipped(path):
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+
+
+def _without_module(path):
+    tensors, metadata = container.read(path, "checkpoint")
+    container.write(path, {k: v for k, v in tensors.items() if k[:6] != "module"}, metadata, "checkpoint")
+
+
+DAMAGES = {
+    "bit": (_flipped, "checksum"),
+    "cut": (lambda path: os.truncate(path, path.stat().st_size // 2), "damaged"),
+    "empty": (lambda path: path.write_bytes(b""), "cut off"),
+    "model": (lambda path: container.write(path, {}, {}, "model"), "kind 'model', not 'checkpoint'"),
+    "no-metadata": (lambda path: container.write(path, {}, {}, "checkpoint"), "parts do not belong together"),
+    "no-weights": (_without_module, "parts do not belong together.*Missing key"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_an_error_with_a_remedy(damage, path):
+    clf = GCMClassifier(**TINY, checkpoint=path).fit(*draw())
+    before = vars(clf).copy()
+    change, message = DAMAGES[damage]
+    change(path)
+    content = path.read_bytes()
+    with pytest.raises(container.ModelFileError, match=f"(?s){message}.* To begin .* anew, delete .*run.ckpt"):
+        clf.fit(*draw())
+    assert vars(clf) == before
+    assert path.read_bytes() == content
+
+
+def test_a_full_disk_is_one_warning_and_the_last_good_file_stays(path, monkeypatch):
+    full = OSError(errno.ENOSPC, "No space left on device")
+    fsync, calls = os.fsync, []
+
+    def failing(descriptor):
+        calls.append(descriptor)
+        if len(calls) > 2:  # the first epoch's file and folder
+            raise full
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.warns(UserWarning, match=r"not be written after epoch 2: .*No space left.* Training goes on") as f:
+        clf = GCMClassifier(**TINY, checkpoint=path).fit(*draw())
+    assert [warning.filename for warning in f] == [__file__]
+    assert_same(clf, GCMClassifier(**TINY).fit(*draw()))
+    assert container.read(path, "checkpoint")[0]["history/epoch"].tolist() == [1]
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_folder_that_goes_and_comes_back(tmp_path, monkeypatch):
+    path, record = tmp_path / "folder" / "run.ckpt", training.GCMNet._record
+    path.parent.mkdir()
+
+    def recording(net, losses):
+        record(net, losses)
+        if len(net.history) == 1:
+            shutil.rmtree(path.parent)
+        if len(net.history) == 3:
+            path.parent.mkdir()
+
+    monkeypatch.setattr(training.GCMNet, "_record", recording)
+    with pytest.warns(UserWarning, match="could not be written after epoch 1"):
+        GCMClassifier(**TINY, checkpoint=path).fit(*draw())
+    assert container.read(path, "checkpoint")[1]["finished"]
+
+
+def test_the_working_directory_may_change(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    record = training.GCMNet._record
+    monkeypatch.setattr(training.GCMNet, "_record", lambda net, losses: (record(net, losses), os.chdir("/")))
+    GCMClassifier(**TINY, checkpoint="run.ckpt").fit(*draw())
+    assert container.read(tmp_path / "run.ckpt", "checkpoint")[1]["finished"]
+
+
+CHILD = """
+import os, sys, time
+from test_checkpoint import TINY, draw
+from skgcm import GCMClassifier
+
+replace = os.replace
+def slow(*paths):  # at the second write, stop where the new file is whole and not yet in the old one's place
+    if os.path.exists(paths[1]):
+        time.sleep(60)
+    replace(*paths)
+
+os.replace = slow
+GCMClassifier(**TINY, checkpoint=sys.argv[1]).fit(*draw())
+"""
+
+
+def test_a_process_killed_within_a_write_goes_on_from_the_epoch_before(path):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    child = subprocess.Popen([sys.executable, "-c", CHILD, str(path)], env=environment)
+    start = time.monotonic()
+    while not (path.exists() and list(path.parent.glob(".*.tmp"))):
+        assert child.poll() is None
+        assert time.monotonic() - start < 60
+        time.sleep(0.001)
+    child.kill()
+    child.wait()
+    assert len(list(path.parent.iterdir())) == 2
+    assert container.read(path, "checkpoint")[0]["history/epoch"].tolist() == [1]
+    assert_same(GCMClassifier(**TINY, checkpoint=path).fit(*draw()), GCMClassifier(**TINY).fit(*draw()))
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_nothing_is_said_without_need(path, capfd):
+    GCMClassifier(**TINY, checkpoint=path).fit(*draw())
+    assert capfd.readouterr() == ("", "")
