@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from _common import RESULTS, machine, spread, versions, write
 
 from skgcm.network import GCM
-from skgcm.training import resolve_precision
+from skgcm.building import resolve_precision
 
 ROUNDS, WARM_UP = 30, 5
 
