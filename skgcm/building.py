@@ -43,15 +43,21 @@ def resolve_device(device):
 
 
 def resolve_precision(precision, device):
-    """The dtype of "auto": bfloat16 where the processor computes in it, else float32."""
+    """The dtype of "auto": bfloat16 where the processor computes faster in it, else float32."""
     if precision == "auto":
-        if device.type == "cuda":
-            fast = torch.cuda.is_bf16_supported(including_emulation=False)
-        else:
-            capabilities = torch.cpu.get_capabilities()
-            fast = capabilities.get("avx512_bf16", False) or capabilities.get("amx_bf16", False)
-        precision = "bfloat16" if fast else "float32"
+        precision = "bfloat16" if _bfloat16_is_fast(device) else "float32"
     return getattr(torch, precision)
+
+
+def _bfloat16_is_fast(device):
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    found = torch.cpu.get_capabilities()
+    if found.get("amx_bf16", False):
+        return True
+    # Intel's AVX-512 issues half as many bfloat16 products as float32 ones, and training is slower for it
+    # (benchmarks/results/precision.md); where it has AMX, a virtual machine may hide that
+    return found.get("avx512_bf16", False) and not found.get("cpu_name", "").startswith("Intel")
 
 
 def draw_seed(random_state):

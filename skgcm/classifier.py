@@ -93,8 +93,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         What an image's loss is multiplied by, label to number, 1 where none is given; "balanced": inverse to the
         frequency of the class.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
-        Arithmetic of the convolutions in training. "auto": bfloat16 where the processor has it. Weights, scores and
-        loss, and all of prediction, are float32.
+        Arithmetic of the convolutions in training. "auto": bfloat16 where that is faster (CUDA, AMX, AVX-512 BF16 of
+        AMD), else float32. Weights, scores and loss, and all of prediction, are float32.
     device : str or torch.device, default="auto"
         "auto": CUDA where there is one, else "cpu".
     checkpoint : str or path-like, default=None

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from skgcm import building
 
@@ -14,3 +15,19 @@ def test_seeds():
 def test_a_device_that_is_none_is_named():
     with pytest.raises(ValueError, match="device='tpu3' is not a device"):
         building.resolve_device("tpu3")
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": True}, torch.bfloat16),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True}, torch.float32),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, torch.bfloat16),
+        ({"cpu_name": "AMD EPYC"}, torch.float32),
+        ({}, torch.float32),
+    ],
+    ids=["AMD", "Intel without AMX", "AMX", "no bfloat16", "another architecture"],
+)
+def test_bfloat16_where_it_is_faster(monkeypatch, found, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
+    assert building.resolve_precision("auto", torch.device("cpu")) == expected

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from skgcm import GCMClassifier, container, training
+from skgcm import GCMClassifier, building, container, training
 from skgcm.checkpoint import Checkpoint
 
 TINY = {"encoder_width": 4, "decoder_width": 4, "batch_size": 8, "max_epochs": 3, "device": "cpu", "random_state": 0}
@@ -190,12 +190,14 @@ def finished(tmp_path_factory):
     return path
 
 
+AUTO = building.resolve_precision("auto", torch.device("cpu"))
+OTHER_PRECISION = "float32" if torch.bfloat16 == AUTO else "bfloat16"
 OTHERS = {
     "lr": (0.1, r"lr=0\.1 was 0\.05"),
     "max_epochs": (4, "max_epochs=4 was 3"),
     "decoder_width": (8, "decoder_width=8 was 4"),
     "optimizer": (torch.optim.Adam, r"optimizer='torch\.optim\.adam\.Adam' was 'sgd'"),
-    "precision": ("float32" if torch.cpu.get_capabilities().get("avx512_bf16") else "bfloat16", "precision='b?float"),
+    "precision": (OTHER_PRECISION, f"precision='{OTHER_PRECISION}' was '"),
     "class_weight": ({0: 2, 2: 1.5}, r"class_weight=\[\[0, 2\], \[2, 1\.5\]\] was None"),
     "net_params": ({"criterion__label_smoothing": 0.1}, r"net_params=\[\['criterion__label_smoothing', 0\.1\]\] was N"),
     "image_shape": (np.array([6, 7]), r"image_shape=\[6, 7\] was None"),
