@@ -34,9 +34,7 @@ def models():
     return {
         "small": (GCMClassifier(encoder_width=4, decoder_width=4, max_epochs=1, **params).fit(X, y), X[:4]),
         "default": (
-            GCMClassifier(polarity="both", max_epochs=9, class_weight={"a": 2}, **params).fit(
-                frame, np.array([*"abc"])[y]
-            ),
+            GCMClassifier(polarity="both", max_epochs=9, class_weight={"a": 2}, **params).fit(frame, letters),
             frame[:4],
         ),
         "wide": (GCMClassifier(encoder_width=64, decoder_width=64, max_epochs=1, **params).fit(X, y > 1), X[:4]),
@@ -82,14 +80,22 @@ def beside(result):
     return result["memory"] - 2 * result["bytes"]
 
 
-def row(title, results):
+def summary(results):
     outcomes = [result["outcome"] for result in results]
-    times = max(result["memory"] / max(result["bytes"], MIB) for result in results)
-    return (
-        f"| {title} | {len(results)} | {outcomes.count('refused')} | {outcomes.count('identical')} | "
-        f"{sum(bool(wrong(result)) for result in results)} | {max(result['seconds'] for result in results):.3f} | "
-        f"{times:.2f} | {max(0, *map(beside, results)) / MIB:.2f} |"
-    )
+    return {
+        "files": len(results),
+        "refused": outcomes.count("refused"),
+        "identical": outcomes.count("identical"),
+        "wrong": sum(bool(wrong(result)) for result in results),
+        "most_seconds": max(result["seconds"] for result in results),
+        "most_memory_per_byte": max(result["memory"] / max(result["bytes"], MIB) for result in results),
+        "most_bytes_beyond_twice": max(0, *map(beside, results)),
+    }
+
+
+def row(title, found):
+    *counts, seconds, times, beyond = found.values()
+    return f"| {' | '.join([title, *map(str, counts)])} | {seconds:.3f} | {times:.2f} | {beyond / MIB:.2f} |"
 
 
 def main():
@@ -106,31 +112,28 @@ def main():
         "machine": machine(),
         "versions": versions("safetensors", "skorch", "scikit-learn"),
     }
-    kinds = {result["kind"]: None for result in results}
-    by_kind = {kind: [result for result in results if result["kind"] == kind] for kind in kinds}
+    groups = {}
+    for result in results:
+        for group in (result["kind"], "**all**", f"all of {result['model']}"):
+            groups.setdefault(group, []).append(result)
+    table = {group: summary(groups[group]) for group in sorted(groups, key=lambda group: "all" in group)}
     lines = [
         "# Mutated model files",
         "",
         origin(head),
         "",
-        f"Models: {', '.join(f'{name} ({size:,} bytes)' for name, size in sizes.items())}. A mutation may load with the "
-        "same scores to the bit, or raise ModelFileError; wrong is anything else, a second or more, an audited event "
-        "(code found by pickle, compiled or executed, a process, an import, a file written), or more memory than twice "
-        f"the mutated file and {mutator.ALLOWANCE // MIB} MiB. Memory: the peak of the process above what it held "
-        "before; as a multiple of the file, or of 1 MiB where the file is smaller, and what it was beyond twice the "
-        "file.",
+        f"Models: {', '.join(f'{name} ({size:,} bytes)' for name, size in sizes.items())}. A mutation may load with "
+        "the same scores to the bit, or raise ModelFileError. Wrong is anything else, a second or more, an audited "
+        "event (code found by pickle, compiled or executed, a process, an import, a file written), or more memory than "
+        f"twice the mutated file and {mutator.ALLOWANCE // MIB} MiB. Memory is the peak of the process above what it "
+        "held before: as a multiple of the file, or of 1 MiB where the file is smaller, and what it was beyond twice "
+        "the file.",
         "",
         "| mutation | files | refused | identical | wrong | most seconds | most memory / file | MiB beyond twice |",
         "|---|---|---|---|---|---|---|---|",
-        *(row(kind, found) for kind, found in by_kind.items()),
-        row("**all**", results),
-        *(row(f"all of {name}", [result for result in results if result["model"] == name]) for name in sizes),
+        *(row(title, found) for title, found in table.items()),
     ]
-    summary = [
-        {key: result[key] for key in ("number", "kind", "model", "bytes", "outcome", "seconds", "memory")}
-        for result in results
-    ]
-    write("mutate", lines, {**head, "sizes": sizes, "failures": failures, "results": summary})
+    write("mutate", lines, {**head, "sizes": sizes, "table": table, "failures": failures})
     print("\n".join(lines))
     for failure in failures:
         print(failure)
