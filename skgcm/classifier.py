@@ -625,8 +625,14 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
 
         Examples
         --------
-        >>> clf.save("model.gcm")  # doctest: +SKIP
-        >>> clf = GCMClassifier.load("model.gcm")  # doctest: +SKIP
+        >>> import tempfile
+        >>> X, y = np.random.default_rng(0).random((20, 8, 8)), np.arange(20) % 2
+        >>> clf = GCMClassifier(max_epochs=1, device="cpu").fit(X, y)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     clf.save(f"{folder}/model.gcm")
+        ...     loaded = GCMClassifier.load(f"{folder}/model.gcm")
+        >>> np.array_equal(loaded.predict_proba(X), clf.predict_proba(X))
+        True
         """
         persistence.save(self, path)
 

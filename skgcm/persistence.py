@@ -70,7 +70,7 @@ def load(cls, path, device=None):
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # whatever skorch, an optimizer or a loss raise at what only a file would tell them
-            raise ModelFileError(f"{path} cannot be loaded as a {cls.__name__}: {error}") from error
+            raise ModelFileError(f"{path} cannot be loaded as a {cls.__name__}: {str(error)[:500]}") from error
         _fill(classifier.net_.network, file.tensors(), path)
     return classifier
 
@@ -102,18 +102,19 @@ def _restore(cls, metadata, specs, device):
 
 def _set_attributes(classifier, metadata):
     """Set what a fit learns about the data, and return the ImageFormat."""
-    classes, shape = values.decode_array(metadata["classes"]), metadata["image_shape"]
+    classes, names = values.decode_array(metadata["classes"]), metadata["feature_names_in"]
     if not np.array_equal(np.unique(classes), classes) or len(classes) < 2:
         raise ValueError("its classes are not two or more different labels in order.")
-    if not isinstance(metadata["channels_first"], bool) or not isinstance(shape, list) or len(shape) != 3:
-        raise TypeError("its images have no shape (R, C, D), or no order of channels.")
+    kinds = {"channels_first": bool, "image_shape": list, "value_range": list, "feature_names_in": list | None}
+    for name, kind in kinds.items():
+        if not isinstance(metadata[name], kind):
+            raise TypeError(f"its {name} is a {type(metadata[name]).__name__}.")
     classifier.classes_ = classes
-    classifier.image_shape_ = images.check_image_shape(shape)
+    classifier.image_shape_ = images.check_image_shape(metadata["image_shape"])
     classifier.value_range_ = images.check_value_range(metadata["value_range"])
     classifier.n_features_in_ = math.prod(classifier.image_shape_)
-    names = metadata["feature_names_in"]
     if names is not None:
-        if len(names) != classifier.n_features_in_ or not all(isinstance(name, str) for name in names):
+        if len(names) != classifier.n_features_in_ or not all(isinstance(item, str) for item in names):
             raise ValueError(f"it has other feature names than {classifier.n_features_in_} texts.")
         classifier.feature_names_in_ = np.array(names, dtype=object)
     return images.ImageFormat(classifier.image_shape_, metadata["channels_first"], classifier.value_range_)

@@ -14,7 +14,7 @@ KINDS = {"b": bool, "i": int, "u": int, "f": (int, float), "U": str, "O": str}  
 def encode(value):
     """A value as JSON has it.
 
-    Raises ValueError for what is no finite number, text, None, bool, torch.device, nor list, tuple, dict or array of such.
+    Raises ValueError for what is no finite number, text, None, bool, torch.device, nor list, tuple, dict or array.
     """
     if value is None or isinstance(value, bool | np.bool_):
         return value if value is None else bool(value)
@@ -84,7 +84,10 @@ def decode_array(content):
         raise ValueError(f"An array of dtype {dtype} has items that this cannot hold.") from error
     if array.tolist() != items:  # text that was cut off, a float64 in float32
         raise ValueError(f"An array of dtype {dtype} has items that this cannot hold.")
-    return array.reshape(shape)
+    array = array.reshape(shape)
+    if list(array.shape) != shape:  # which may have had -1
+        raise ValueError(f"An array has the shape {shape}.")
+    return array
 
 
 def _check_dtype(dtype, size):
