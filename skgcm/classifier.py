@@ -621,7 +621,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         -----
         The momentum of the optimizer is not stored: :meth:`partial_fit` after :meth:`load` starts with none, as the
         first one did. `fit` with ``warm_start=True`` always does, and gives the same weights as without the file. Of
-        ``history_`` numbers and text are stored, epoch by epoch.
+        ``history_`` numbers and text are stored, epoch by epoch. The parameter `checkpoint` is not: a file must not
+        choose what a fit writes to.
 
         Examples
         --------

@@ -21,6 +21,7 @@ from skgcm.network import GCM
 # and commands too (of the compiler of compile__options, say), which a file must not choose.
 NET_PARAMS = {"compile", "compile__mode", "compile__dynamic", "compile__fullgraph", "cuda_graph"}
 NET_PREFIXES = ("criterion__", "optimizer__")
+NOT_STORED = {"checkpoint"}  # of a run and not of a model; and a file must not choose what a fit writes to
 FIELDS = {
     "classes",
     "image_shape",
@@ -45,7 +46,9 @@ def save(classifier, path):
         "channels_first": bool(net.image_format.channels_first),
         "value_range": list(classifier.value_range_),
         "feature_names_in": getattr(classifier, "feature_names_in_", np.array([])).tolist() or None,
-        "params": {name: _encoded_param(classifier, name, value) for name, value in params.items()},
+        "params": {
+            name: _encoded_param(classifier, name, value) for name, value in params.items() if name not in NOT_STORED
+        },
         # not always the parameters', which may have been set since
         "network": {name: values.encode(getattr(net, f"module__{name}")) for name in building.NETWORK_PARAMS},
         "history": [_plain(epoch) for epoch in classifier.history_],
@@ -160,7 +163,7 @@ def _decoded_params(cls, encoded):
     known = cls._get_param_names()
     if not isinstance(encoded, dict):
         raise TypeError("its params are no JSON object.")
-    unknown = sorted(encoded.keys() - set(known))
+    unknown = sorted(encoded.keys() - set(known) | encoded.keys() & NOT_STORED)
     if unknown:
         raise ValueError(
             f"it has the parameters {unknown[:5]}, which {cls.__name__} of this version does not know. Load it with "

@@ -16,7 +16,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from skorch.callbacks import LRScheduler
 
-from skgcm import GCMClassifier, ModelFileError
+from skgcm import GCMClassifier, ModelFileError, container
 
 SMALL = {"encoder_width": 4, "decoder_width": 4, "batch_size": 16, "max_epochs": 2, "device": "cpu", "random_state": 0}
 VARIANTS = {
@@ -147,6 +147,18 @@ def test_parameters_are_equal_tuples_and_all(images, path, params):
         assert type(getattr(loaded, name)) is type(getattr(clf, name))
     assert clone(loaded).get_params() == clf.get_params()
     check_same(clf, loaded, images[0])
+
+
+def test_a_file_does_not_choose_what_a_fit_writes_to(images, path, tmp_path):
+    clf = GCMClassifier(**SMALL, checkpoint=tmp_path / "run.ckpt").fit(*images)
+    loaded = again(clf, path)
+    assert loaded.checkpoint is None
+    check_same(clf, loaded, images[0])
+    tensors, metadata = container.read(path, "model")
+    metadata["params"]["checkpoint"] = str(tmp_path / "other")
+    container.write(path, tensors, metadata, "model")
+    with pytest.raises(ModelFileError, match=r"parameters \['checkpoint'\]"):
+        GCMClassifier.load(path)
 
 
 def test_an_array_as_parameter(images, path):
