@@ -59,7 +59,8 @@ class NearestUp(ConvBlock):
         # On doubled pixels a 3x3 kernel reads each pixel up to four times. A stride-2 deconvolution by the kernel's
         # sums over 2x2 windows, 4x4 of them, gives the same for 16 products instead of 36, and the enlarged features
         # never exist.
-        windows = F.avg_pool2d(conv.weight.flip(2, 3), 2, stride=1, padding=1, divisor_override=1)
+        # (Means times four, and not divisor_override=1: PyTorch's ONNX exporter ignores that without a word.)
+        windows = 4 * F.avg_pool2d(conv.weight.flip(2, 3), 2, stride=1, padding=1)
         kernel = windows.unflatten(0, (conv.groups, -1)).transpose(1, 2).flatten(0, 1)  # (n_in, n_out / groups, 4, 4)
         return relu(norm(F.conv_transpose2d(x, kernel, conv.bias, stride=2, padding=1, groups=conv.groups)))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from skgcm import container
+from skgcm import container, files
 from skgcm.building import draw_seed, resolve_device, resolve_precision
 
 KIND = "checkpoint"
@@ -49,7 +49,7 @@ class Checkpoint:
     def __init__(self, params, image_shape, rows, classes, y):
         self.path = _checked_path(params["checkpoint"])
         _check_restorable(params)
-        container.discard_leftovers(self.path)
+        files.discard_leftovers(self.path)
         self.premises = _described(params)
         self.premises["X"] = _fingerprint((rows.dtype.str, len(rows), image_shape), rows)
         self.premises["y"] = _fingerprint((classes.dtype.str, classes.tolist()), y)

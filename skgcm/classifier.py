@@ -15,7 +15,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_feature_names_in, check_array, check_is_fitted, validate_data
 
-from skgcm import building, images, inference, labels, persistence
+from skgcm import building, images, inference, labels, onnx_export, persistence
 from skgcm.checkpoint import Checkpoint
 from skgcm.explanation import Explanation
 from skgcm.network import POLARITIES, UPSAMPLING
@@ -553,6 +553,64 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             self._explain(rows[part], chosen[part] if isinstance(chosen, np.ndarray) else chosen, image_format)
             for part in gen_batches(len(rows), int(batch_size))
         )
+
+    def to_onnx(self, path, maps="contributions", *, dtype=None):
+        """Write an ONNX file that scores and explains images without skgcm and without PyTorch (extra ``onnx``).
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file, one that is there already is replaced. It is written whole or not at all.
+        maps : {"contributions", "weights"} or None, default="contributions"
+            Which maps of all classes are among the outputs. None: no maps, which is faster.
+        dtype : {"uint8", "float32"} or None, default=None
+            Of the images that the graph takes: an input of ONNX has one, and running it on another is an error. None:
+            "uint8" where ``value_range_`` is (0, 255), else "float32".
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before `fit`.
+        ValueError
+            For other values of `maps` or `dtype`, uint8 for a ``value_range_`` outside 0 .. 255, and labels that are
+            not strings, numbers or booleans.
+        ImportError
+            Where the packages of the extra are not installed.
+        RuntimeError
+            If the file would not have the network's answers: before it is written, it is run on a few random images.
+        OSError
+            If the file cannot be written.
+
+        Notes
+        -----
+        The graph takes any number n of images of the size ``image_shape_``, and returns float32:
+
+        ============= =============== ==============================================================================
+        images        (n, R, C, D)    the input: channels last, whatever `channels_first`, and with an axis for D
+                                      when it is 1; numbers as at fit, ``value_range_``
+        scores        (n, N)          with two classes too: :meth:`decision_function` is their difference
+        probabilities (n, N)          as :meth:`predict_proba`
+        contributions (n, N, R, C, D) CCM of all classes; the mean over R, C and D is the score
+        weights       (n, N, R, C)    CWM of all classes, with ``maps="weights"``
+        weights_dark  (n, N, R, C)    likewise, those on 1 - image, where ``polarity="both"``
+        ============= =============== ==============================================================================
+
+        They are those of :meth:`explain` to float32 rounding. A graph cannot raise: an image that `predict` would
+        refuse, with a NaN or with values beyond the value range by more than its width, has NaN for scores and
+        probabilities. That images are in 0 .. 1 and should be in 0 .. 255 it cannot tell, unless it takes uint8.
+
+        Threads that export take turns; others may predict meanwhile.
+
+        The file's metadata has ``classes``, the labels in the order of the scores, ``image_shape`` and ``value_range``
+        in JSON, and ``skgcm_version``. Nothing in it names the machine it was made on. ONNX Runtime runs it::
+
+            session = onnxruntime.InferenceSession("model.onnx")
+            classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
+            scores, probabilities, contributions = session.run(None, {"images": images})
+            predicted = [classes[j] for j in scores.argmax(axis=1)]
+        """
+        check_is_fitted(self)
+        onnx_export.write(path, self.net_.network, self.net_.image_format, self.classes_, maps, dtype)
 
     def _scores(self, X):
         rows = self._validate_rows(X)

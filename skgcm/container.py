@@ -4,21 +4,20 @@ What holds tensors is the safetensors library's work: that offsets, shapes and t
 file's size, that nothing overlaps. Here are the limits that it does not set, and the JSON, which is not its concern.
 """
 
-import glob
 import hashlib
 import json
 import math
 import os
 import reprlib
-import secrets
-import shutil
 import stat
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+
+from skgcm import files
 
 SCHEMA = 1  # what metadata and tensors mean; a reader knows its own and no other
 KINDS = {"model": "GCMClassifier.load", "checkpoint": "GCMClassifier(checkpoint=...)"}  # and what reads them
@@ -169,38 +168,7 @@ def write(path, tensors, metadata, kind):
     content = save(tensors, {**headers, "sha256": checksum.hexdigest()})
     if int.from_bytes(content[:8], "little") > MAX_HEADER:
         raise ValueError(f"Everything but the tensors must fit into {MAX_HEADER} bytes as JSON, and does not.")
-    _replace(os.path.realpath(path), content)  # a link stays a link
-
-
-def _replace(path, content):
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            with suppress(FileNotFoundError):
-                shutil.copymode(path, temporary)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-    if os.name == "posix":  # elsewhere a folder cannot be opened, and its entries are not ours to flush
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def discard_leftovers(path):
-    """Remove what processes that were killed within :func:`write` to this path have left beside it."""
-    folder, name = os.path.split(os.path.realpath(path))
-    for leftover in glob.glob(os.path.join(glob.escape(folder), f".{glob.escape(name)}.{'[0-9a-f]' * 8}.tmp")):
-        with suppress(FileNotFoundError):
-            os.unlink(leftover)
+    files.replace(path, content)
 
 
 def _check_frame(path):

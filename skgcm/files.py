@@ -1,0 +1,43 @@
+"""Files that are written whole or not at all."""
+
+import glob
+import os
+import secrets
+import shutil
+from contextlib import suppress
+
+
+def replace(path, content):
+    """Write bytes to a file, whole or not at all: what is there is replaced in one step, once they are on the disk.
+
+    A link stays a link, and a file keeps its mode. Raises OSError where it cannot be written.
+    """
+    path = os.path.realpath(path)
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            with suppress(FileNotFoundError):
+                shutil.copymode(path, temporary)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    if os.name == "posix":  # elsewhere a folder cannot be opened, and its entries are not ours to flush
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def discard_leftovers(path):
+    """Remove what processes that were killed within :func:`replace` to this path have left beside it."""
+    folder, name = os.path.split(os.path.realpath(path))
+    for leftover in glob.glob(os.path.join(glob.escape(folder), f".{glob.escape(name)}.{'[0-9a-f]' * 8}.tmp")):
+        with suppress(FileNotFoundError):
+            os.unlink(leftover)

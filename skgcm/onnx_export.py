@@ -1,0 +1,204 @@
+"""A fitted network as one ONNX file: images as users have them in, scores, probabilities and maps out."""
+
+import json
+import logging
+import math
+import threading
+import warnings
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+
+from skgcm import files
+from skgcm.inference import ieee_float32
+
+MAPS = ("contributions", "weights", None)
+DTYPES = ("uint8", "float32", None)
+TURNS = threading.Lock()  # PyTorch's export patches what all threads use, and two at once fail
+TOLERANCE = 1e-4  # between the file's answers and the network's, of the largest or of 1
+
+
+class _Graph(nn.Module):
+    """What the file computes, from images (n, R, C, D) in units of the value range.
+
+    The network is asked as it is: the exporter turns the nine shifts of the contracted scores into two gathers, and no
+    tensor of N x R x C is in the graph unless maps are among the outputs.
+    """
+
+    def __init__(self, network, image_format, maps):
+        super().__init__()
+        self.network, self.image_format, self.maps = network, image_format, maps
+
+    @property
+    def output_names(self):
+        maps = {None: [], "contributions": ["contributions"], "weights": ["weights", "weights_dark"]}[self.maps]
+        return ["scores", "probabilities", *maps[: len(self.network.heads)]]
+
+    def forward(self, images):
+        images = self.image_format.scale(images)  # (n, R, C, D)
+        # what `predict` refuses, a graph cannot refuse: NaN in any pixel makes the scores NaN, since they are sums
+        images = images.masked_fill((images < -1) | (images > 2), math.nan)
+        channels_first = images.permute(0, 3, 1, 2)
+        if self.maps is None:
+            scores, maps = self.network(channels_first), []
+        else:
+            scores, _, maps, _ = self.network.evidence(channels_first)
+        if self.maps == "contributions":
+            lights = images[:, None], 1 - images[:, None]  # (n, 1, R, C, D)
+            maps = [sum(cwm[..., None] * light for cwm, light in zip(maps, lights, strict=False))]
+        return scores, scores.softmax(1), *maps
+
+
+def write(path, network, image_format, classes, maps, dtype):
+    """Write a network to an ONNX file. Parameters and errors as in :meth:`skgcm.GCMClassifier.to_onnx`."""
+    if maps not in MAPS:
+        raise ValueError(f"maps={maps!r} must be 'contributions', 'weights' or None.")
+    dtype = _input_dtype(dtype, image_format.value_range)
+    metadata = _metadata(image_format, classes)
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f"to_onnx needs {error.name}, which is not installed: pip install skgcm[onnx]") from error
+    graph = _Graph(network.folded().cpu(), image_format, maps).eval()
+    images = _example(image_format, dtype)
+    # an autocast of the user's would be recorded
+    with TURNS, _flags_kept(), torch.no_grad(), torch.autocast("cpu", enabled=False):
+        content = _export(graph, images, metadata)
+        _check(content, graph, images)
+    files.replace(path, content)
+
+
+def _input_dtype(dtype, value_range):
+    """What the user says, or what the value range suggests."""
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype={dtype!r} must be 'uint8', 'float32' or None.")
+    low, high = value_range
+    if dtype is None:
+        return "uint8" if (low, high) == (0, 255) else "float32"
+    if dtype == "uint8" and not 0 <= low < high <= 255:
+        raise ValueError(
+            f"dtype='uint8', but the images of the fit have a value_range of ({low:g}, {high:g}), which uint8 does not "
+            "hold. Use dtype='float32'."
+        )
+    return dtype
+
+
+def _metadata(image_format, classes):
+    from skgcm import __version__  # at the top it would be a circle
+
+    try:
+        labels = json.dumps(classes.tolist(), ensure_ascii=False)
+    except TypeError as error:
+        raise ValueError(
+            f"The metadata of a file holds strings, numbers and booleans, but the classes are {classes.tolist()} "
+            f"({error}). Fit with such labels."
+        ) from error
+    return {
+        "classes": labels,
+        "image_shape": json.dumps(image_format.shape),
+        "value_range": json.dumps(image_format.value_range),
+        "skgcm_version": __version__,
+    }
+
+
+def _example(image_format, dtype):
+    """A few random images within the value range."""
+    low, high = image_format.value_range
+    values = np.random.default_rng(0).uniform(low, high, (3, *image_format.shape))
+    return torch.from_numpy(values.round() if dtype == "uint8" else values).to(getattr(torch, dtype))
+
+
+def _export(graph, images, metadata):
+    """The bytes of an ONNX file that takes any number of such images."""
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            graph,
+            (images,),
+            dynamo=True,
+            verbose=False,  # it prints otherwise
+            input_names=["images"],
+            output_names=graph.output_names,
+            dynamic_shapes={"images": {0: "n"}},
+        )
+    model = program.model_proto
+    # the exporter notes for its developers, node by node, a stack trace with paths of this machine
+    parts = model.graph.node, model.graph.input, model.graph.output, model.graph.value_info, model.graph.initializer
+    for part in (model.graph, *(one for several in parts for one in several)):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    for key, value in metadata.items():
+        model.metadata_props.add(key=key, value=value)
+    return model.SerializeToString()
+
+
+@contextmanager
+def _flags_kept():
+    """Context in which PyTorch's export works whatever its flags for float32 are, and which leaves them as they were.
+
+    It reads and sets them by the old interface. That raises where the new one says otherwise, with "ieee" anywhere or
+    while another thread predicts, and it spells out flags that were to follow a more general one.
+    """
+    cudnn, mkldnn = torch.backends.cudnn, torch.backends.mkldnn
+    with ieee_float32:
+        found = [(place, place.fp32_precision) for place in (torch.backends, cudnn, cudnn.rnn)]
+        mkldnn_found = mkldnn.fp32_precision
+        for place, _ in found:
+            place.fp32_precision = "ieee"
+        try:
+            old = cudnn.allow_tf32
+        except RuntimeError:  # it differs from all the others
+            old = True
+        cudnn.allow_tf32 = False
+        try:
+            yield
+        finally:
+            cudnn.allow_tf32 = old
+            cudnn.conv.fp32_precision = "ieee"  # for other threads; ieee_float32 knows what it was
+            for place, precision in found:
+                place.fp32_precision = "none"  # as the setting above it says, where that is what was found
+                if place.fp32_precision != precision:
+                    place.fp32_precision = precision
+            mkldnn.set_flags(_fp32_precision="none")  # its attribute would set the precision of all backends
+            if mkldnn.fp32_precision != mkldnn_found:
+                mkldnn.set_flags(_fp32_precision=mkldnn_found)
+
+
+@contextmanager
+def _quiet_exporter():
+    """Context without two things that PyTorch's exporter says of itself and nobody can act on; all else is heard."""
+
+    def concerns_us(record):
+        return not record.getMessage().startswith("torchvision is not installed")
+
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    logger.addFilter(concerns_us)
+    try:
+        with warnings.catch_warnings():
+            # PyTorch 2.13 copies tree specifications of its own in a way that it deprecates
+            warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
+            yield
+    finally:
+        logger.removeFilter(concerns_us)
+
+
+def _check(content, graph, images):
+    """Raise RuntimeError unless ONNX Runtime has the network's answers: exporters drop what they cannot translate."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # no pool of threads for three images
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    answers = session.run(graph.output_names, {"images": images.numpy()})
+    for name, found, expected in zip(graph.output_names, answers, graph(images), strict=True):
+        expected = expected.numpy()
+        difference, scale = np.abs(found - expected).max(), max(1.0, np.abs(expected).max())
+        if not difference <= TOLERANCE * scale:
+            raise RuntimeError(
+                f"The exported graph's {name} differ from the network's by {difference:.2g}, so that it was not "
+                f"written. PyTorch {torch.__version__}, or its exporter onnxscript, translates the network wrongly: "
+                "install the versions that skgcm is tested with (its constraints.txt), and please report this."
+            )
