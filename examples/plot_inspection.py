@@ -32,7 +32,7 @@ def drawn_sheets(n=400, size=64):
         along, across = (column - c) * np.cos(angle) + (row - r) * np.sin(angle), (row - r) * np.cos(angle)
         across -= (column - c) * np.sin(angle)
         if name == "scratch":
-            sheet[(abs(along) < 10) & (abs(across) < 1)] -= 50
+            sheet[(abs(along) < 10) & (abs(across) < 1.5)] -= 60
         elif name == "spot":
             sheet[along**2 + across**2 < 12] += 40
     return X.clip(0, 255).astype(np.uint8), y
@@ -45,7 +45,14 @@ X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=1 / 4, strat
 # Defects may be darker or brighter than what they are on: with polarity="both", dark pixels can be evidence as well.
 # Mosaics and sparsity put the evidence on the defect and not on what happens to be around it.
 clf = GCMClassifier(
-    polarity="both", mosaic=3, sparsity=0.04, max_epochs=20, augment="shift+flip", random_state=0, verbose=1
+    polarity="both",
+    mosaic=3,
+    sparsity=0.04,
+    max_epochs=20,
+    batch_size=32,
+    augment="shift+flip",
+    random_state=0,
+    verbose=1,
 ).fit(X_train, y_train)
 print(classification_report(y_test, clf.predict(X_test), zero_division=0))
 
@@ -66,7 +73,8 @@ display = evidence[shown].plot(y=y_test[shown])
 
 # %%
 # What part of a decision lies inside a box? Contributions add up, so this is exact: the box's part of the difference of
-# the two scores. Here the box is put around the largest difference of the surest image; draw your own.
+# the two scores. More than 100 % means that what lies outside speaks for the second class. Here the box is put around the
+# largest difference of the surest image; draw your own.
 surest = evidence[shown[3]]
 difference = np.diff(surest.pixel_contributions[0, ::-1], axis=0)[0]  # (R, C), the first class less the second
 row, column = np.unravel_index(difference.argmax(), difference.shape)
@@ -77,9 +85,9 @@ box = left, top, right, bottom
 inside = surest.region_scores(box)[0]
 share = (inside[0] - inside[1]) / margin[shown[3]]
 print(f"test image {shown[3]}: {share:.0%} of the decision lies inside the box {tuple(map(int, box))}")
-display.image_axes_[3].add_patch(
-    Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, color="#ffb000", linewidth=1.5)
-)
+ax, colour = display.image_axes_[3], "#ffb000"
+ax.add_patch(Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, color=colour, linewidth=1.5))
+ax.text(left, top - 2, f"{share:.0%} of the decision", color=colour, fontsize=8, clip_on=True)
 
 path = Path("inspection.png").resolve()
 display.figure_.savefig(path, dpi=150)
