@@ -73,8 +73,8 @@ display = evidence[shown].plot(y=y_test[shown])
 
 # %%
 # What part of a decision lies inside a box? Contributions add up, so this is exact: the box's part of the difference of
-# the two scores. More than 100 % means that what lies outside speaks for the second class. Here the box is put around the
-# largest difference of the surest image; draw your own.
+# the two scores. More than 100 % means that what lies outside speaks for the second class. Here the box is put around
+# the largest difference of the surest image; draw your own.
 surest = evidence[shown[3]]
 difference = np.diff(surest.pixel_contributions[0, ::-1], axis=0)[0]  # (R, C), the first class less the second
 row, column = np.unravel_index(difference.argmax(), difference.shape)
