@@ -14,7 +14,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_feature_names_in, check_array, check_is_fitted, validate_data
 
-from skgcm import images, inference, labels, training
+from skgcm import images, inference, labels, process, training
 from skgcm.explanation import Explanation
 from skgcm.network import POLARITIES, UPSAMPLING
 
@@ -290,7 +290,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         FloatingPointError
             When the loss is no longer finite.
         """
-        with self._unchanged_on_error():
+        with process.for_training(), self._unchanged_on_error():
             warm = self.warm_start and hasattr(self, "net_")
             rows, y = self._validate_training(X, y, None, first=not warm)
             net = self._build_net(y)
@@ -316,7 +316,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         -------
         self
         """
-        with self._unchanged_on_error():
+        with process.for_training(), self._unchanged_on_error():
             first = not hasattr(self, "net_")
             if first and classes is None and self.n_classes is None:
                 raise ValueError("classes must be passed on the first call to partial_fit, unless n_classes is given.")
