@@ -28,7 +28,7 @@ format: $(VENV)/.has-dev  ## let ruff repair and format the code
 	$(RUN) -m ruff format .
 
 clean:  ## remove the environment and everything built or cached
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One environment, one stamp per extra: "dev" contains "plot", and demo alone need not wait for the test tools.

@@ -5,7 +5,7 @@ import torch
 from _cnn import for_captum
 from captum.attr import GuidedBackprop, InputXGradient, IntegratedGradients, LayerGradCam
 
-from skgcm.inference import ieee_float32
+from skgcm.process import ieee_float32
 
 STEPS = 20  # of Integrated Gradients, from black
 
@@ -44,7 +44,7 @@ class PostHoc:
         X = X[..., None] if X.ndim == 3 else X
         images = self.clf.net_.image_format.scale(torch.from_numpy(X).to(self.device).permute(0, 3, 1, 2))
         targets = torch.from_numpy(np.searchsorted(self.clf.classes_, labels)).to(self.device)
-        with ieee_float32:
+        with ieee_float32[self.device.type]:
             maps = [self.attribute(images.clone().requires_grad_(), target).sum(1).detach() for target in targets.T]
         return torch.stack(maps, 1).cpu().numpy()
 

@@ -24,8 +24,8 @@ from matplotlib import colormaps
 
 from skgcm import ContributionDisplay
 from skgcm.datasets import load_svhn
-from skgcm.inference import ieee_float32
 from skgcm.metrics import decline_ratio
+from skgcm.process import ieee_float32
 
 PAPER = {"GCM": 0.9043, "GCM, clipped": 0.8991, "CNN": None, "GCM, SVHN": 0.9619}
 MODELS = {
@@ -190,7 +190,7 @@ def decline(bench):
     X, y = X[: bench.args.images], np.searchsorted(gcm.classes_, y[: bench.args.images])
     methods, found = Methods(gcm, cnn), {}
     for part in np.array_split(np.arange(len(X)), max(1, len(X) // 100)):
-        with ieee_float32:
+        with ieee_float32[torch.device(gcm.net_.device).type]:
             maps, evidence = methods(X[part])
         for name, m in maps.items():
             for way, total in sums(m, evidence.images).items():

@@ -15,7 +15,8 @@ def shift(images, generator, flip=False, fill=0):
         offset = torch.randint(-reach, reach + 1, (n, 1), generator=generator, device=device)
         index = torch.arange(size, device=device) + offset  # (B, size)
         if reverse:
-            index = torch.where(torch.rand(n, 1, generator=generator, device=device) < 0.5, index.flip(1), index)
+            draws = torch.rand(n, 1, generator=generator, device=device, dtype=torch.float32)
+            index = torch.where(draws < 0.5, index.flip(1), index)
         return index.clamp(0, size - 1), (index >= 0) & (index < size)
 
     (r, r_inside), (c, c_inside) = indices(rows, False), indices(columns, flip)

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from scipy.special import log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin, _fit_context
+from sklearn.metrics import accuracy_score
 from sklearn.utils import gen_batches
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.class_weight import compute_class_weight
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_feature_names_in, check_array, check_is_fitted, validate_data
+from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
-from skgcm import building, images, inference, labels, onnx_export, persistence
+from skgcm import building, images, inference, labels, onnx_export, persistence, process, validation
 from skgcm.checkpoint import Checkpoint
 from skgcm.explanation import Explanation
 from skgcm.network import POLARITIES, UPSAMPLING
@@ -309,7 +309,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         FloatingPointError
             When the loss, a weight or a statistic of batch norm is no longer finite; the estimator stays likewise.
         """
-        with self._unchanged_on_error():
+        with process.for_training(), self._unchanged_on_error():
             warm = self.warm_start and hasattr(self, "net_")
             rows, y = self._validate_training(X, y, None, first=not warm)
             saved, random_state = None, self.random_state
@@ -344,7 +344,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         ValueError, FloatingPointError
             As in :meth:`fit`; an estimator that was fitted before stays as it was.
         """
-        with self._unchanged_on_error():
+        with process.for_training(), self._unchanged_on_error():
             first = not hasattr(self, "net_")
             if first and classes is None and self.n_classes is None:
                 raise ValueError("classes must be passed on the first call to partial_fit, unless n_classes is given.")
@@ -375,9 +375,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         else:
             self._check_continues(classes)
             self._check_fitted_shape(X)
-        rows, y = validate_data(self, images.flatten(X), y, reset=first, order="C", dtype="numeric")
-        rows = images.native(rows)
-        check_classification_targets(y)
+        rows = validation.check_rows(self, X, reset=first)
+        y = validation.check_labels(self, y, len(rows))
         if first:
             of, name = (y, "y") if classes is None else (classes, "classes")
             self.classes_ = labels.find(of, self.n_classes, name)
@@ -390,9 +389,10 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     def _check_continues(self, classes):
         """Raise where training is to go on with parameters that say otherwise than the first fit."""
         shape, value_range, first = self.image_shape, self.value_range, self.net_.image_format.channels_first
+        wanted = None if classes is None else labels.unique(classes, "classes")
         for name, now, fitted in (
             ("n_classes", self.n_classes, len(self.classes_)),
-            ("classes", None if classes is None else np.unique(classes).tolist(), self.classes_.tolist()),
+            ("classes", wanted if wanted is None else wanted.tolist(), self.classes_.tolist()),
             ("channels_first", self.channels_first, first),
             ("image_shape", None if shape is None else images.check_image_shape(shape), self.image_shape_),
             ("value_range", None if value_range is None else images.check_value_range(value_range), self.value_range_),
@@ -411,7 +411,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     def _class_weights(self, y):
         if self.class_weight is None:
             return None
-        weights = np.ones(len(self.classes_))
+        weights = np.ones(len(self.classes_), np.float32)
         if self.class_weight == "balanced":
             present = np.unique(y)  # a class without images has no say in the loss
             weights[present] = compute_class_weight("balanced", classes=present, y=y)
@@ -419,12 +419,13 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             of = np.fromiter(self.class_weight, dtype=object, count=len(self.class_weight))
             positions = labels.indices(of, self.classes_, "class_weight")
             try:
-                weights[positions] = list(self.class_weight.values())
-            except (TypeError, ValueError) as error:
+                with np.errstate(over="ignore"):
+                    weights[positions] = list(self.class_weight.values())
+            except (OverflowError, TypeError, ValueError) as error:
                 raise ValueError(f"class_weight={self.class_weight!r} must have numbers as weights.") from error
             if not (np.isfinite(weights).all() and (weights >= 0).all()):
                 raise ValueError(f"class_weight={self.class_weight!r} must have finite weights, 0 or more.")
-        return weights.astype(np.float32)
+        return weights
 
     def _train(self, net, rows, y, checkpoint=None):
         net.partial_fit(rows, y, checkpoint=checkpoint)
@@ -452,6 +453,26 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         """Labels of highest score, (n,). X as in :meth:`decision_function`."""
         scores = self._scores(X)  # first: it raises where nothing is fitted
         return self.classes_[scores.argmax(axis=1)]
+
+    def score(self, X, y, sample_weight=None):
+        """Accuracy of the predicted labels.
+
+        Parameters
+        ----------
+        X : array-like (n, R, C), (n, R, C, D) or (n, R * C * D), numbers
+            Images, as at fit.
+        y : array-like (n,)
+            True labels.
+        sample_weight : array-like (n,), default=None
+            How much each image counts.
+
+        Returns
+        -------
+        float
+        """
+        predicted = self.predict(X)
+        with validation.naming("y"), np.errstate(invalid="ignore"):
+            return accuracy_score(y, predicted, sample_weight=sample_weight)
 
     def predict_proba(self, X):
         """Softmax of the scores, float32 (n, N). X as in :meth:`decision_function`."""
@@ -634,9 +655,9 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         X = images.as_array(X)
         self._check_fitted_shape(X)
-        rows = validate_data(self, images.flatten(X), reset=False, order="C", dtype="numeric")
+        rows = validation.check_rows(self, X)
         images.check_values(rows, self.value_range_)
-        return images.native(rows)
+        return rows
 
     def _validate_explain(self, X, classes, any_size):
         if not any_size:
@@ -645,7 +666,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             check_is_fitted(self)
             X = images.as_array(X)
             shape = images.frame_shape(X.shape, self.image_shape_[2], self.net_.image_format.channels_first)
-            rows = images.native(check_array(images.flatten(X), order="C", dtype="numeric", estimator=self))
+            rows = validation.check_rows(self, X, any_size=True)
             images.check_values(rows, self.value_range_)
             image_format = dataclasses.replace(self.net_.image_format, shape=shape)
         return rows, image_format, labels.choose(classes, self.classes_, len(rows))

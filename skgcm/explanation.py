@@ -1,5 +1,7 @@
 """What a classifier saw and how it decided: images, class weight maps, scores, and the arithmetic on them."""
 
+from contextlib import suppress
+
 import numpy as np
 
 from skgcm.boxes import box_masks
@@ -47,6 +49,10 @@ def _contributions(light, cwm, cwm_dark):
 def _masks(regions, shape):
     """Boolean (n, R, C) from masks or boxes."""
     n, n_rows, n_columns = shape
+    try:
+        regions = np.asarray(regions)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"regions cannot become one array of masks or boxes: {error}") from error
     if regions.dtype == bool and regions.shape in (shape, shape[1:]):
         return np.broadcast_to(regions, shape)
     if regions.dtype.kind not in "iuf" or regions.shape not in ((4,), (n, 4)):
@@ -195,7 +201,10 @@ class Explanation:
         """
         others = self.cwm_mean, self.cwm_dark_mean
         if not (isinstance(against, str) and against == "mean"):
-            found = self.classes == against if np.ndim(against) == 0 else np.zeros_like(self.classes, dtype=bool)
+            found = np.zeros_like(self.classes, dtype=bool)
+            with suppress(TypeError, ValueError):  # what NumPy cannot compare with labels is none
+                if np.ndim(against) == 0:
+                    found |= self.classes == against
             if not found.any(axis=1).all():
                 raise ValueError(
                     f"against={against!r} is not among the classes explained of every image. Expected 'mean' or one "
@@ -237,7 +246,7 @@ class Explanation:
         >>> evidence.region_scores((0, 0, 1, 1)), evidence.region_scores([[False, True]])
         (array([[2.]]), array([[-0.5]]))
         """
-        masks = _masks(np.asarray(regions), self.cwm_mean.shape)
+        masks = _masks(regions, self.cwm_mean.shape)
         parts = np.einsum("nkrc,nrc->nk", self.pixel_contributions, masks, dtype=np.float64)
         return parts / self.cwm_mean[0].size if len(self) else parts
 

@@ -33,9 +33,12 @@ class ImageFormat:
     def scale(self, images):
         """Any numbers in the value range -> float32 in [0, 1]. Nothing is clipped."""
         low, high = self.value_range
-        # the subtraction must not cost digits: float32 holds all integers of 16 bits, no more
-        small = images.dtype in (torch.float32, torch.float16) or images.dtype.itemsize == 1
-        images = images.to(torch.float32 if small else torch.float64)
+        # float32 must not cost digits: it holds all integers of 16 bits, no more, and a range like (0, 1e-50) or
+        # (1000.1, 1000.2) neither
+        size = max(abs(low), abs(high))
+        narrow = images.dtype in (torch.float32, torch.float16) or images.dtype.itemsize == 1
+        narrow = narrow and high - low > 2**-64 and size < min(2**64, 16 * (high - low))
+        images = images.to(torch.float32 if narrow else torch.float64)
         if (low, high) != (0, 1):
             images = (images - low) / (high - low) if low else images / high
         return images.float()
@@ -52,9 +55,13 @@ def describe(shape, channels_first=False):
 
 
 def as_array(X):
-    """A NumPy array of whatever holds images; data frames and sparse matrices are left to scikit-learn."""
-    if hasattr(X, "shape") and (hasattr(X, "columns") or hasattr(X, "tocsr")):
+    """A NumPy array of whatever holds images; data frames are left to scikit-learn."""
+    if hasattr(X, "tocsr"):
+        raise ValueError("X is sparse, and images are dense: pass X.toarray().")
+    if hasattr(X, "shape") and hasattr(X, "columns"):
         return X
+    if np.ma.is_masked(X):
+        raise ValueError("X has masked values, and every pixel counts: pass X.filled(value).")
     try:
         if isinstance(X, list | tuple) and X and all(isinstance(image, torch.Tensor) for image in X):
             X = torch.stack(tuple(X))
@@ -62,27 +69,43 @@ def as_array(X):
             X = X.detach().cpu()
             X = X.float() if X.dtype == torch.bfloat16 else X  # which NumPy does not have
         X = np.asarray(X)
-    except (RuntimeError, TypeError, ValueError) as error:
+    except (OverflowError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
-            f"X cannot become one array ({error}). All images must have one size: resize or crop them first."
+            f"X cannot become one array ({error}). Images are numbers. All images must have one size: resize or crop "
+            "them first."
         ) from error
-    if X.ndim > 4:
+    if not 2 <= X.ndim <= 4:
         raise ValueError(
-            f"X of shape {X.shape} has {X.ndim} axes. Images are (n, R, C), (n, R, C, D) or rows of pixels."
+            f"X of shape {X.shape} does not hold images. Reshape your data to (n, R, C), (n, R, C, D) or rows of "
+            "pixels (n, R * C * D); a single one of these is X[None]."
         )
     return X
 
 
 def native(rows):
-    """Rows in a dtype that PyTorch reads: byte order of this machine, at most 64 bits."""
-    if rows.dtype.kind == "f" and rows.dtype.itemsize > 8:
-        return rows.astype(np.float64)
-    return rows if rows.dtype.isnative else rows.astype(rows.dtype.newbyteorder("="))
+    """Rows in a dtype that PyTorch reads: real numbers of at most 64 bits, in the byte order of this machine.
+
+    Raises ValueError where X has other things, or numbers that do not fit.
+    """
+    kind = rows.dtype.kind
+    if kind not in "biuf":
+        raise ValueError(f"X has dtype {rows.dtype}, which is not numeric. Images are real numbers.")
+    size = min(rows.dtype.itemsize, 8)
+    if kind == "f" and size < rows.dtype.itemsize:
+        with np.errstate(over="ignore"):
+            rows = rows.astype(np.float64)
+        if not np.isfinite(rows).all():
+            raise ValueError("X has values too large for float64.")
+    # C has several integers of one size, not all of which PyTorch knows: NumPy knows them apart, as a name it does not
+    return rows.astype(rows.dtype.newbyteorder("="), copy=False).view(f"{kind}{size}")
 
 
 def check_image_shape(image_shape):
     """(R, C) or (R, C, D) as the user gave it -> (R, C, D)."""
-    sizes = tuple(image_shape)
+    try:
+        sizes = tuple(image_shape)
+    except TypeError:  # of an array without axes
+        sizes = ()
     if len(sizes) not in (2, 3) or not all(
         isinstance(size, Integral) and not isinstance(size, bool) and size > 0 for size in sizes
     ):
@@ -197,16 +220,19 @@ def find_value_range(rows):
     if rows.dtype.kind == "f" and low >= 0 and high <= 1:
         return 0.0, 1.0
     low = min(low, 0.0)
-    return (low, high) if high > low else (low, low + 1.0)
+    high = high if high > low else max(low + 1.0, math.nextafter(low, math.inf))
+    if math.isinf(high - low):
+        raise ValueError(f"X has values from {low:g} to {high:g}, too far apart for float64: scale X down.")
+    return low, high
 
 
 def check_value_range(value_range):
     """(low, high) as the user gave it -> two floats."""
     try:
         low, high = (float(bound) for bound in value_range)
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         low = high = math.nan
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+    if not (low < high and math.isfinite(high - low)):
         raise ValueError(f"value_range={value_range!r} must be (low, high), two finite numbers with low < high.")
     return low, high
 

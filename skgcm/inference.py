@@ -1,60 +1,23 @@
 """From a fitted network to arrays: batches of bounded memory, IEEE float32, batch norm folded in."""
 
 import math
-import threading
 from contextlib import contextmanager
 
 import numpy as np
 import torch
+
+from skgcm.process import fork_safe, ieee_float32
 
 FLOATS_PER_BATCH = 2**22  # activations alive at once, per layer: 16 MB keep a processor's cache busy without spilling
 LAUNCHES = 64  # a GPU wants this many times more in a batch
 COMPANY = 256  # pixels: batches of fewer meet special kernels
 
 
-class _IEEEFloat32:
-    """Context in which float32 convolutions and products are computed as such, and not in TF32 or bfloat16.
-
-    The flags are the process's, not a thread's: the first to enter keeps what it found, the last to leave restores it.
-    """
-
-    def __init__(self):
-        self._lock, self._depth, self._found = threading.Lock(), 0, []
-
-    @staticmethod
-    def _backends():
-        return (
-            torch.backends.cudnn.conv,
-            torch.backends.cuda.matmul,
-            torch.backends.mkldnn.conv,
-            torch.backends.mkldnn.matmul,
-        )
-
-    def __enter__(self):
-        with self._lock:
-            if self._depth == 0:
-                self._found = [backend.fp32_precision for backend in self._backends()]
-                for backend in self._backends():
-                    backend.fp32_precision = "ieee"
-            self._depth += 1
-
-    def __exit__(self, *exception):
-        with self._lock:
-            self._depth -= 1
-            if self._depth == 0:
-                for backend, precision in zip(self._backends(), self._found, strict=True):
-                    backend.fp32_precision = "none"  # as the setting above it says, where that is what was found
-                    if backend.fp32_precision != precision:
-                        backend.fp32_precision = precision
-
-
-ieee_float32 = _IEEEFloat32()
-
-
 @contextmanager
 def prepared(network):
     """The network as it is best asked, in a context where its sums are exact to rounding. Nothing is kept."""
-    with ieee_float32, torch.inference_mode(), torch.autocast(next(network.parameters()).device.type, enabled=False):
+    device = next(network.parameters()).device.type
+    with ieee_float32[device], torch.inference_mode(), torch.autocast(device, enabled=False):
         yield network.folded().to(memory_format=torch.channels_last)
 
 
@@ -80,6 +43,7 @@ def _images(network, image_format, rows):
     return image_format.images(torch.from_numpy(rows).to(next(network.parameters()).device))
 
 
+@fork_safe
 def scores(network, image_format, rows):
     """float32 (n, N), the scores of all classes. rows : ndarray (n, R * C * D), any dtype."""
     out = np.empty((len(rows), network.n_classes), np.float32)
@@ -90,6 +54,7 @@ def scores(network, image_format, rows):
     return out
 
 
+@fork_safe
 def evidence(network, image_format, rows, classes=None):
     """Images as the network saw them, class weight maps, scores, classes, and the mean map of all classes.
 

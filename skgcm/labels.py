@@ -5,14 +5,19 @@ import re
 import numpy as np
 
 
+def unique(labels, name):
+    """The sorted classes (N,) of labels. `name` is for errors."""
+    try:
+        return np.unique(np.asarray(labels))
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name} has labels that cannot be sorted ({error}). Use strings or integers alone."
+        ) from error
+
+
 def find(labels, n_classes=None, name="y"):
     """The sorted classes (N,) of labels, or 0 .. n_classes - 1 where they are some of these. `name` is for errors."""
-    try:
-        classes = np.unique(np.asarray(labels))
-    except TypeError as error:
-        raise ValueError(
-            f"{name} mixes labels that cannot be sorted ({error}). Use strings or integers alone."
-        ) from error
+    classes = unique(labels, name)
     if n_classes is not None and n_classes != len(classes):
         integers = classes.dtype.kind in "iu" and classes.min() >= 0 and classes.max() < n_classes
         if n_classes < len(classes) or not integers:
@@ -31,15 +36,17 @@ def indices(labels, classes, name):
     position = {label: i for i, label in enumerate(classes.tolist())}
     try:
         found = [position[label] for label in labels.ravel().tolist()]
-    except (KeyError, TypeError) as error:
+    except KeyError as error:
         raise ValueError(f"{name} has the label {error.args[0]!r}, but the classes are {_some(classes)}.") from None
+    except TypeError as error:
+        raise ValueError(f"{name} has what is no label ({error}); the classes are {_some(classes)}.") from error
     return np.array(found, dtype=np.int64).reshape(labels.shape)
 
 
 def choose(wanted, classes, n):
     """What `explain(classes=)` asks for: None for all classes, an int for the best so many, or positions (n, k)."""
     if isinstance(wanted, str):
-        k = re.fullmatch(r"top-([1-9]\d*)", wanted)
+        k = re.fullmatch(r"top-([1-9][0-9]{0,9})", wanted)
         if wanted != "predicted" and wanted != "all" and k is None:
             raise ValueError(
                 f"classes={wanted!r} is none of 'predicted', 'all', 'top-K'. Labels come in a sequence: [{wanted!r}]."
@@ -49,7 +56,7 @@ def choose(wanted, classes, n):
         return count
     try:
         labels = np.asarray(wanted)
-    except ValueError as error:
+    except (OverflowError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"classes={wanted!r} must name as many classes for each image: {error}") from error
     if labels.dtype.kind == "b" and classes.dtype.kind != "b":
         raise ValueError(f"classes={wanted!r} is no sequence of labels; the classes are {_some(classes)}.")

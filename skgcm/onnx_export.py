@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from skgcm import files
-from skgcm.inference import ieee_float32
+from skgcm.process import ieee_float32
 
 MAPS = ("contributions", "weights", None)
 DTYPES = ("uint8", "float32", None)
@@ -143,7 +143,7 @@ def _flags_kept():
     while another thread predicts, and it spells out flags that were to follow a more general one.
     """
     cudnn, mkldnn = torch.backends.cudnn, torch.backends.mkldnn
-    with ieee_float32:
+    with ieee_float32["cpu"], ieee_float32["cuda"]:  # cuda: its flags are among those that must agree
         found = [(place, place.fp32_precision) for place in (torch.backends, cudnn, cudnn.rnn)]
         mkldnn_found = mkldnn.fp32_precision
         for place, _ in found:

@@ -92,6 +92,8 @@ class GCMNet(NeuralNetClassifier):
     def initialize_module(self):
         generator = torch.Generator().manual_seed(self.seed)
         module = self.module(**self.get_params_for("module"), generator=generator)
+        if torch.get_default_dtype() != torch.float32:
+            module.float().reset_parameters(generator.manual_seed(self.seed))
         self.module_ = module.to(memory_format=torch.channels_last)
         return self
 

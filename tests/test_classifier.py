@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.sparse import csr_array
 from sklearn.datasets import load_digits
 
 from skgcm import GCMClassifier
@@ -430,10 +431,16 @@ BAD_X = {
     "inf": (lambda X: _with(X, np.inf), "infinity"),
     "minus-inf": (lambda X: _with(X, -np.inf), "infinity"),
     "empty": (lambda X: X[:0], "0 sample"),
-    "wrong-rank": (lambda X: X[..., None], "5 axes"),
-    "one-axis": (lambda X: X[:, 0, 0, 0], "1D array"),
+    "wrong-rank": (lambda X: X[..., None], "does not hold images"),
+    "one-axis": (lambda X: X[:, 0, 0, 0], r"Reshape .* X\[None\]"),
     "single-image": (lambda X: X[0], r"X\[None\]"),
     "strings": (lambda X: X.astype(str), "numeric"),
+    "complex": (lambda X: X * 1j, "X: Complex data"),
+    "dates": (lambda X: X.astype("M8[s]"), "X has dtype datetime64"),
+    "dictionaries": (lambda X: np.full(X.shape, {}), "X: float.. argument must be"),
+    "enormous": (lambda X: np.full(X.shape, 10**400), "X: int too large"),
+    "no pixels": (lambda X: X[:, :0], "X.*(0 feature|does not hold images)"),
+    "sparse": (lambda X: csr_array(X.reshape(96, -1)), "X is sparse"),
     "ragged": (lambda X: [X[0], X[1, :5]], "All images must have one size"),
 }
 
@@ -444,8 +451,12 @@ def test_bad_images_are_described_and_the_fitted_estimator_survives(clf, colour,
     change, message = BAD_X[case]
     bad = change(X)
     before = vars(clf).copy()
-    for call in (lambda: clf.fit(bad, y[: len(bad)]), lambda: clf.predict(bad), lambda: clf.explain(bad)):
-        with pytest.raises(ValueError, match=message):
+    for call in (
+        lambda: clf.fit(bad, y[: bad.shape[0] if hasattr(bad, "shape") else len(bad)]),
+        lambda: clf.predict(bad),
+        lambda: clf.explain(bad),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
             call()
     assert vars(clf) == before
 
@@ -474,13 +485,21 @@ def test_images_unlike_those_of_the_fit_are_described(clf, colour, change, messa
     [
         ({}, np.zeros(96, int), "one class"),
         ({"n_classes": 2}, np.arange(96) % 3, "n_classes=2, but y has 3 classes"),
-        ({}, np.arange(95) % 3, "inconsistent numbers of samples"),
-        ({}, np.linspace(0, 1, 96), "continuous"),
+        ({}, np.arange(95) % 3, "X has 96 images and y has 95 labels: inconsistent numbers of samples"),
+        ({}, np.linspace(0, 1, 96), "y: .*continuous"),
+        ({}, np.full(96, 1e300), "y: .*continuous"),
+        ({}, np.arange(96).astype("m8[s]"), "y has dtype timedelta"),
+        ({}, [(), (1,), (2,)] * 32, "y: "),
+        ({}, ["a", None, "b"] * 32, "y has labels that cannot be sorted"),
         ({"image_shape": (12, 10, 3)}, np.arange(96) % 3, r"image_shape says"),
         ({"value_range": (0, 1)}, np.arange(96) % 3, r"far outside value_range \(0, 1\)"),
         ({"early_stopping": True}, np.arange(96) // 95, "early_stopping=True holds out validation_fraction=0.1"),
         ({"class_weight": {0: "much"}}, np.arange(96) % 3, "class_weight=.*numbers"),
         ({"class_weight": {0: -1}}, np.arange(96) % 3, "class_weight=.*0 or more"),
+        ({"class_weight": {0: 1e300}}, np.arange(96) % 3, "class_weight=.*finite"),
+        ({"class_weight": {0: 10**400}}, np.arange(96) % 3, "class_weight=.*numbers"),
+        ({"value_range": (0, 10**400)}, np.arange(96) % 3, "value_range="),
+        ({"image_shape": np.array(3)}, np.arange(96) % 3, "image_shape="),
         ({"augment": lambda images: images[1:]}, np.arange(96) % 3, "augment returned"),
         ({"augment": lambda images: images / 255}, np.arange(96) % 3, r"augment returned .* torch.float32; expected"),
         ({"optimizer": int}, np.arange(96) % 3, "optimizer="),
@@ -497,6 +516,30 @@ def test_data_and_parameters_that_do_not_fit_together(clf, colour, params, y, me
     finally:
         clf.set_params(**good)
     assert vars(clf) == before
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (np.zeros(5, int), r"y: .*inconsistent numbers of samples: \[5, 96\]"),
+        (np.full(96, "a"), "y: .*label"),
+        (np.full(96, np.nan), "y: .*NaN"),
+        (None, "y: "),
+    ],
+)
+def test_score_names_labels_that_it_cannot_compare(clf, colour, y, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        clf.score(colour[0], y)
+
+
+def test_classes_of_partial_fit_are_named(colour):
+    clf = GCMClassifier(**SMALL)
+    for classes, message in (([[0, 1], [2]], "classes has labels that cannot"), ([0, 1], "y has the label 2")):
+        with pytest.raises(ValueError, match=message):
+            clf.partial_fit(*colour, classes=classes)
+    clf.partial_fit(*colour, classes=[0, 1, 2])
+    with pytest.raises(ValueError, match="classes has labels that cannot"):
+        clf.partial_fit(*colour, classes=[0, None, 2])
 
 
 def test_a_single_grey_image_is_told_from_rows():

@@ -161,7 +161,9 @@ def test_a_contrast_finds_its_label_image_by_image():
     assert contrast[0, 2].any()
 
 
-@pytest.mark.parametrize("against", ["cow", 3, None, ["cat"], ["cat", "dog", "emu"]], ids=str)
+@pytest.mark.parametrize(
+    "against", ["cow", 3, None, ["cat"], ["cat", "dog", "emu"], [1, [2]], {}, np.zeros((), "i4,f4")], ids=str
+)
 def test_a_contrast_with_what_was_not_asked_for(against):
     with pytest.raises(ValueError, match="is not among the classes explained of every image"):
         make().contrast(against)
@@ -199,6 +201,8 @@ def test_regions_image_by_image_or_one_for_all():
 def test_regions_that_are_none(regions):
     with pytest.raises(ValueError, match="are neither masks"):
         make().region_scores(regions)
+    with pytest.raises(ValueError, match="regions cannot become one array"):
+        make().region_scores([[1, 2, 3, 4], [5]])
 
 
 @pytest.mark.parametrize("box", [(0, 0, 7, 1), (-1, 0, 1, 1), (1, 0, 1, 1), (0, 2, 1, 1), (0, 0, 1, np.nan)], ids=str)

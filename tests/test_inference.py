@@ -1,5 +1,3 @@
-import threading
-
 import numpy as np
 import pytest
 import torch
@@ -59,52 +57,3 @@ def test_inference_is_float32_whatever_the_user_has_set(network):
     finally:
         backend.fp32_precision = found
     np.testing.assert_array_equal(scores, expected)
-
-
-def test_flags_that_followed_the_global_one_still_do(network):
-    found = torch.backends.fp32_precision
-    try:
-        torch.backends.fp32_precision = "tf32"
-        inference.scores(network, FORMAT, _rows(3))
-        torch.backends.fp32_precision = "ieee"
-        assert torch.backends.cudnn.conv.fp32_precision != "tf32"
-        assert torch.backends.mkldnn.conv.fp32_precision != "tf32"
-    finally:
-        torch.backends.fp32_precision = found
-
-
-def test_flags_survive_nested_use_by_threads():
-    backend = torch.backends.mkldnn.conv
-    found = backend.fp32_precision
-    first_in, second_in = threading.Event(), threading.Event()
-
-    def hold():
-        with inference.ieee_float32:
-            first_in.set()
-            second_in.wait(10)
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    first_in.wait(10)
-    with inference.ieee_float32:
-        second_in.set()
-        thread.join()
-        assert backend.fp32_precision == "ieee"  # the first to come has left
-    assert backend.fp32_precision == found
-
-
-def test_threads_get_the_same_scores(network):
-    rows = _rows(300)
-    expected = inference.scores(network, FORMAT, rows)
-    results = {}
-    threads = [
-        threading.Thread(target=lambda i=i: results.update({i: inference.scores(network, FORMAT, rows)}))
-        for i in range(4)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for scores in results.values():
-        np.testing.assert_array_equal(scores, expected)
-    assert len(results) == 4

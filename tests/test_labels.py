@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from skgcm import labels
 
@@ -35,6 +36,12 @@ def test_find(y, n_classes, expected):
 def test_find_names_what_is_wrong(y, n_classes, message):
     with pytest.raises(ValueError, match=message):
         labels.find(np.array(y), n_classes)
+
+
+@pytest.mark.parametrize("y", [["a", None], [[1, 2], [3]], [{}, {}]])
+def test_labels_that_cannot_be_sorted_are_named(y):
+    with pytest.raises(ValueError, match="classes has labels that cannot be sorted"):
+        labels.find(y, None, "classes")
 
 
 @pytest.mark.parametrize(
@@ -74,7 +81,10 @@ def test_choose(wanted, classes, expected):
         ([], "classes of shape"),
         ([["cat"]], "classes of shape"),
         ([["cat"], ["cat", "dog"]], "as many classes for each image"),
-        ([{}], "classes has the label"),
+        ([{}], "classes has what is no label"),
+        ("top-" + "9" * 5000, "is none of"),
+        ("top-٢", "is none of"),
+        (torch.ones(1, requires_grad=True), "classes=.*requires grad"),
         (True, "no sequence of labels"),
         (np.zeros((2, 1, 1)), "classes of shape"),
     ],

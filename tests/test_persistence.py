@@ -254,8 +254,8 @@ def test_code_is_not_stored_and_the_error_says_what_to_do(clf, path, param, valu
 
 
 def test_labels_that_cannot_be_stored(images, path):
-    y = np.array(["2020", "2021"], dtype="datetime64[Y]")[np.arange(48) % 2]
-    with pytest.raises(ValueError, match=r"^classes_=.*atetime64.* cannot be stored"):
+    y = np.array([2020, 2021], dtype=np.longdouble)[np.arange(48) % 2]
+    with pytest.raises(ValueError, match=r"^classes_=.* cannot be stored.*f16"):
         GCMClassifier(**SMALL).fit(images[0], y).save(path)
 
 

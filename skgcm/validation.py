@@ -1,0 +1,54 @@
+"""What users pass as X and y, checked by scikit-learn, in errors that say which of them is meant."""
+
+import re
+from contextlib import contextmanager
+
+import numpy as np
+from sklearn.utils import assert_all_finite, check_array, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import validate_data
+
+from skgcm import images, labels
+
+
+@contextmanager
+def naming(name):
+    """Context in which errors about what a user passed as `name` have that name, and are ValueError or TypeError."""
+    try:
+        yield
+    except (OverflowError, TypeError, ValueError) as error:
+        if isinstance(error, TypeError | ValueError) and re.search(rf"\b{name}\b", str(error)):
+            raise
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{name}: {error}") from error
+
+
+def check_rows(estimator, X, *, reset=False, any_size=False):
+    """Images, out of :func:`skgcm.images.as_array`, as rows (n, R * C * D) of finite numbers that PyTorch reads.
+
+    With `reset`, what scikit-learn learns of X is set; with `any_size`, it is not looked at.
+    """
+    params = {"order": "C", "dtype": "numeric"}
+    with naming("X"), np.errstate(invalid="ignore"):  # scikit-learn adds up all values, and they may be huge
+        if any_size:
+            rows = check_array(images.flatten(X), input_name="X", estimator=estimator, **params)
+        else:
+            rows = validate_data(estimator, images.flatten(X), reset=reset, **params)
+        return images.native(rows)
+
+
+def check_labels(estimator, y, n):
+    """Class labels of n images, (n,), as scikit-learn's classifiers take them."""
+    if y is None:
+        raise ValueError(f"{type(estimator).__name__} requires y to be passed, but the target y is None.")
+    with naming("y"), np.errstate(invalid="ignore"):  # numbers too large for an integer are no labels, and no warning
+        y = column_or_1d(y, warn=True)
+        assert_all_finite(y, input_name="y")
+        if y.dtype.kind not in "biufUTSO":
+            raise ValueError(f"y has dtype {y.dtype}. Class labels are integers, strings or booleans.")
+        if y.dtype.kind == "O":
+            labels.unique(y, "y")  # says more than scikit-learn where they have no order
+        check_classification_targets(y)
+    if len(y) != n:
+        raise ValueError(f"X has {n} images and y has {len(y)} labels: inconsistent numbers of samples.")
+    return y
