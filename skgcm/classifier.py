@@ -142,6 +142,12 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     There is no ``sample_weight``: an image of weight 0 would still take part in the statistics of batch norm, so a
     weight would not mean what scikit-learn means by it. Use `class_weight`.
 
+    Several threads may ask one fitted classifier at once, and so may the child of a fork and other processes. The
+    answers are the same, to the bit where PyTorch computes with as many threads; `torch.set_num_threads` counts for
+    the thread that calls it and for those that start later. PyTorch's settings are left as they are, but for the
+    float32 precision of the device: it is the process's, and "ieee" while any thread is predicting. In the child of a
+    fork, training takes one thread. One estimator must not be fitted while another thread asks it.
+
     References
     ----------
     Generative Contribution Mappings: "畳み込みニューラルネットワークを用いた画像分類タスクの直感的可視化方法",
@@ -288,7 +294,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         ValueError
             For data or parameters that do not fit together; an estimator that was fitted before stays as it was.
         FloatingPointError
-            When the loss is no longer finite.
+            When the loss, or the scores after training, are no longer finite.
         """
         with process.for_training(), self._unchanged_on_error():
             warm = self.warm_start and hasattr(self, "net_")
@@ -401,6 +407,12 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
 
     def _train(self, net, rows, y):
         net.partial_fit(rows, y)
+        # the loss says nothing of the last step, and finite weights can be so large that activations are not
+        if not np.isfinite(inference.scores(net.network, net.image_format, rows[: self.batch_size])).all():
+            raise FloatingPointError(
+                f"The scores of training images are not finite after training at lr={self.lr}: it diverged. Fit with a "
+                "smaller lr, or look for wrong values in X, like one image with several labels."
+            )
         self.net_, self.history_ = net, net.history
 
     # ---- predicting ----------------------------------------------------------------------------------------------
