@@ -155,6 +155,12 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     `augment`, ``warm_start=True``, a RandomState or an optimizer that is not PyTorch's: what these remember is not in
     the file. `partial_fit` neither reads nor writes it.
 
+    Several threads may ask one fitted classifier at once, and so may the child of a fork and other processes. The
+    answers are the same, to the bit where PyTorch computes with as many threads; `torch.set_num_threads` counts for
+    the thread that calls it and for those that start later. PyTorch's settings are left as they are, but for the
+    float32 precision of the device: it is the process's, and "ieee" while any thread is predicting. In the child of a
+    fork, training takes one thread. One estimator must not be fitted while another thread asks it.
+
     References
     ----------
     Generative Contribution Mappings: "畳み込みニューラルネットワークを用いた画像分類タスクの直感的可視化方法",
@@ -307,7 +313,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         skgcm.container.ModelFileError
             A ValueError, for a `checkpoint` that is damaged.
         FloatingPointError
-            When the loss, a weight or a statistic of batch norm is no longer finite; the estimator stays likewise.
+            When the loss, a weight, a statistic of batch norm or, after training, a score is no longer finite; the
+            estimator stays likewise.
         """
         with process.for_training(), self._unchanged_on_error():
             warm = self.warm_start and hasattr(self, "net_")
@@ -429,6 +436,12 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
 
     def _train(self, net, rows, y, checkpoint=None):
         net.partial_fit(rows, y, checkpoint=checkpoint)
+        # the loss says nothing of the last step, and finite weights can be so large that activations are not
+        if not np.isfinite(inference.scores(net.network, net.image_format, rows[: self.batch_size])).all():
+            raise FloatingPointError(
+                f"The scores of training images are not finite after training at lr={self.lr}: it diverged. Fit with a "
+                "smaller lr, or look for wrong values in X, like one image with several labels."
+            )
         self.net_, self.history_ = net, net.history
 
     # ---- predicting ----------------------------------------------------------------------------------------------

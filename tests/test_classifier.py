@@ -320,6 +320,19 @@ def test_divergence_is_an_error_that_names_the_learning_rate(colour):
         GCMClassifier(**{**SMALL, "lr": 1e20, "max_epochs": 10}).fit(*colour)
 
 
+def test_weights_that_are_finite_and_yet_too_large_are_an_error_too(colour):
+    from skorch.callbacks import Callback
+
+    class Blow(Callback):  # as batch norm does where one image has several labels, layer by layer
+        def on_train_end(self, net, **kwargs):
+            with torch.no_grad():
+                for parameter in net.network.parameters():
+                    parameter *= 1e30
+
+    with pytest.raises(FloatingPointError, match="scores of training images are not finite"):
+        GCMClassifier(**SMALL, callbacks=[Blow()]).fit(*colour)
+
+
 def test_interrupted_fit_leaves_the_estimator_as_it_was(clf, colour):
     from skorch.callbacks import Callback
 

@@ -2,8 +2,8 @@
 
 import contextlib
 import multiprocessing
-import os
 import random
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -27,7 +27,7 @@ FLAGS = (
     torch.backends.mkldnn.conv,
     torch.backends.mkldnn.matmul,
 )
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that forks")
+needs_fork = pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks with threads about")
 
 
 @pytest.fixture(scope="module")
