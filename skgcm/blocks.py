@@ -18,13 +18,16 @@ def _stride_2(conv, x, **options):
         return conv(x.to(conv.weight.dtype), **options)
 
 
+def empty(convolution, *args, **kwargs):
+    """A convolution without bias whose weights are not drawn, on the device of a `with torch.device(...)` block."""
+    return nn.utils.skip_init(convolution, *args, bias=False, device=torch.get_default_device(), **kwargs)
+
+
 class ConvBlock(nn.Sequential):
     """Convolution, batch norm, ReLU. The convolution has no bias: batch norm brings its own."""
 
     def __init__(self, n_in, n_out, *, kernel=3, stride=1, groups=1):
-        conv = nn.utils.skip_init(
-            nn.Conv2d, n_in, n_out, kernel, stride, padding=kernel // 2, groups=groups, bias=False
-        )
+        conv = empty(nn.Conv2d, n_in, n_out, kernel, stride, padding=kernel // 2, groups=groups)
         super().__init__(conv, nn.BatchNorm2d(n_out), nn.ReLU(inplace=True))
 
     def forward(self, x):
@@ -66,7 +69,7 @@ class DeconvolutionUp(ConvBlock):
 
     def __init__(self, n_in, n_out, *, groups=1):
         super().__init__(n_in, n_out, groups=groups)
-        self[0] = nn.utils.skip_init(nn.ConvTranspose2d, n_in, n_out, 3, stride=2, padding=1, groups=groups, bias=False)
+        self[0] = empty(nn.ConvTranspose2d, n_in, n_out, 3, stride=2, padding=1, groups=groups)
 
     def forward(self, x, size):
         conv, norm, relu = self

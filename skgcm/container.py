@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import reprlib
 import secrets
 import shutil
 import stat
@@ -226,7 +227,8 @@ def _check_headers(path, headers, kind):
     """The metadata in the header's strings, checked for format, schema and kind."""
     if headers.get("format") != "skgcm" or headers.keys() != {"format", "schema", "kind", "metadata", "sha256"}:
         raise ModelFileError(
-            f"{path} holds tensors, but was not written by skgcm, or changed since: its header has {sorted(headers)}."
+            f"{path} holds tensors, but was not written by skgcm, or was changed: its header has "
+            f"{reprlib.repr(sorted(headers))}."
         )
     if headers["schema"] != str(SCHEMA):
         raise ModelFileError(
@@ -248,7 +250,7 @@ def _check_headers(path, headers, kind):
 
 def parse(text):
     """JSON within limits. Raises ValueError for what is no JSON, too long, too deep, too large, or said twice."""
-    values = sum(text.count(mark) for mark in ",[{")
+    values = sum(text.count(mark) for mark in ",:[{")
     if values > MAX_VALUES:
         raise ValueError(f"The JSON has about {values} values; there can be at most {MAX_VALUES}.")
     try:

@@ -179,7 +179,8 @@ class GCM(nn.Module):
         # roughly what a forward pass holds at once: a widest layer's input and output, and maps where scores need them
         maps = len(self.heads) * n_classes if groups > 1 or clip_negative else 0
         self.floats_per_pixel = 4 * max(encoder_width, decoder_width * groups) + maps
-        self.reset_parameters(generator)
+        if not self.head.weight.is_meta:  # a network of shapes alone: drawing would import half of PyTorch for nothing
+            self.reset_parameters(generator)
 
     @torch.no_grad()
     def reset_parameters(self, generator=None):

@@ -64,3 +64,15 @@ def test_every_dtype_is_sliced_on_the_device(fitted, dtype):
     X = (X > 100) if dtype is bool else X.astype(dtype)
     clf = GCMClassifier(max_epochs=1, batch_size=32, augment="shift", random_state=0).fit(X, np.arange(96) % 3)
     assert np.isfinite(clf.decision_function(X)).all()
+
+
+def test_a_model_file_moves_between_devices(fitted, tmp_path):
+    clf, X = fitted
+    clf.save(tmp_path / "model.gcm")
+    loaded, moved = (GCMClassifier.load(tmp_path / "model.gcm", device=device) for device in (None, "cpu"))
+    assert loaded.device == "auto"
+    assert next(loaded.net_.network.parameters()).device.type == "cuda"
+    np.testing.assert_array_equal(loaded.decision_function(X), clf.decision_function(X))
+    assert next(moved.net_.network.parameters()).device.type == "cpu"
+    state, other = clf.net_.network.state_dict(), moved.net_.network.state_dict()
+    assert all(torch.equal(state[name].cpu(), other[name]) for name in state)

@@ -1,0 +1,237 @@
+"""A fitted classifier <-> a file that can be opened without executing what is in it."""
+
+import inspect
+import math
+import platform
+import reprlib
+from importlib.metadata import version
+
+import numpy as np
+import torch
+from sklearn.utils._param_validation import validate_parameter_constraints
+from sklearn.utils.validation import check_is_fitted
+from skorch.history import History
+from torch import nn
+
+from skgcm import building, container, images, values
+from skgcm.container import ModelFileError
+from skgcm.network import GCM
+
+# What net_params may say: numbers for the loss and the optimizer. The rest of skorch's parameters takes names of files
+# and commands too (of the compiler of compile__options, say), which a file must not choose.
+NET_PARAMS = {"compile", "compile__mode", "compile__dynamic", "compile__fullgraph", "cuda_graph"}
+NET_PREFIXES = ("criterion__", "optimizer__")
+FIELDS = {
+    "classes",
+    "image_shape",
+    "channels_first",
+    "value_range",
+    "feature_names_in",
+    "params",
+    "network",
+    "history",
+    "versions",
+}
+PACKAGES = ("torch", "scikit-learn", "skorch", "numpy", "safetensors")
+
+
+def save(classifier, path):
+    """Write a fitted classifier to a file, see :meth:`skgcm.GCMClassifier.save`."""
+    check_is_fitted(classifier)
+    net, params = classifier.net_, classifier.get_params(deep=False)
+    metadata = {
+        "classes": _encoded("classes_", classifier.classes_, values.encode_array, "Fit with labels that are text."),
+        "image_shape": list(classifier.image_shape_),
+        "channels_first": bool(net.image_format.channels_first),
+        "value_range": list(classifier.value_range_),
+        "feature_names_in": getattr(classifier, "feature_names_in_", np.array([])).tolist() or None,
+        "params": {name: _encoded_param(classifier, name, value) for name, value in params.items()},
+        # not always the parameters', which may have been set since
+        "network": {name: values.encode(getattr(net, f"module__{name}")) for name in building.NETWORK_PARAMS},
+        "history": [_plain(epoch) for epoch in classifier.history_],
+        "versions": _versions(),
+    }
+    tensors = net.network.state_dict()
+    specs = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+    difference = _difference(net, specs)
+    if difference:
+        raise ValueError(f"net_ cannot be stored, since its network was changed: {difference}")
+    container.write(path, tensors, metadata, "model")
+
+
+def load(cls, path, device=None):
+    """Read a classifier of a class from a file, see :meth:`skgcm.GCMClassifier.load`."""
+    validate_parameter_constraints({"device": [str, torch.device, None]}, {"device": device}, "load")
+    if device is not None:
+        building.resolve_device(device)
+    with container.opened(path, "model") as file:
+        try:
+            classifier = _restore(cls, file.metadata, file.specs, device)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # whatever skorch, an optimizer or a loss raise at what only a file would tell them
+            raise ModelFileError(f"{path} cannot be loaded as a {cls.__name__}: {str(error)[:500]}") from error
+        _fill(classifier.net_.network, file.tensors(), path)
+    return classifier
+
+
+def _restore(cls, metadata, specs, device):
+    """A classifier as it was but for the weights, from what a file says. Any error is the file's fault."""
+    if metadata.keys() != FIELDS:
+        raise ValueError(f"its metadata has {sorted(metadata)}; expected {sorted(FIELDS)}.")
+    params, network = _decoded_params(cls, metadata["params"]), metadata["network"]
+    if not isinstance(network, dict) or network.keys() != set(building.NETWORK_PARAMS):
+        raise ValueError(f"its network has other parameters than {sorted(building.NETWORK_PARAMS)}.")
+    if device is not None:
+        params["device"] = device
+    classifier, built = cls(**params), cls(**{**params, **network})
+    for estimator in (classifier, built):
+        estimator._validate_params()
+    _check_net_params(classifier.net_params)
+    _check_sizes(network, specs)
+    image_format = _set_attributes(classifier, metadata)
+    net = building.build_net(built.get_params(deep=False), image_format, len(classifier.classes_), None)
+    difference = _difference(net, specs)
+    if difference:
+        raise ValueError(difference)
+    net.initialize()
+    net.history = _history(metadata["history"])
+    classifier.net_, classifier.history_ = net, net.history
+    return classifier
+
+
+def _set_attributes(classifier, metadata):
+    """Set what a fit learns about the data, and return the ImageFormat."""
+    classes, names = values.decode_array(metadata["classes"]), metadata["feature_names_in"]
+    if not np.array_equal(np.unique(classes), classes) or len(classes) < 2:
+        raise ValueError("its classes are not two or more different labels in order.")
+    kinds = {"channels_first": bool, "image_shape": list, "value_range": list, "feature_names_in": list | None}
+    for name, kind in kinds.items():
+        if not isinstance(metadata[name], kind):
+            raise TypeError(f"its {name} is a {type(metadata[name]).__name__}.")
+    classifier.classes_ = classes
+    classifier.image_shape_ = images.check_image_shape(metadata["image_shape"])
+    classifier.value_range_ = images.check_value_range(metadata["value_range"])
+    classifier.n_features_in_ = math.prod(classifier.image_shape_)
+    if names is not None:
+        if len(names) != classifier.n_features_in_ or not all(isinstance(item, str) for item in names):
+            raise ValueError(f"it has other feature names than {classifier.n_features_in_} texts.")
+        classifier.feature_names_in_ = np.array(names, dtype=object)
+    return images.ImageFormat(classifier.image_shape_, metadata["channels_first"], classifier.value_range_)
+
+
+@torch.no_grad()
+def _fill(network, tensors, path):
+    """Copy (name, tensor) pairs into a network of the same names and shapes."""
+    own = network.state_dict()
+    for name, tensor in tensors:
+        own[name].copy_(tensor)
+    for name, module in network.named_modules():
+        if isinstance(module, nn.BatchNorm2d) and not (module.running_var >= 0).all():
+            raise ModelFileError(f"{path}: {name}.running_var has negative values, and is a variance.")
+
+
+# ---- parameters ------------------------------------------------------------------------------------------------------
+
+
+def _encoded(name, value, encode, remedy):
+    try:
+        return encode(value)
+    except ValueError as error:
+        raise ValueError(
+            f"{name}={reprlib.repr(value)} cannot be stored in a model file, which holds no code. {error} {remedy} Or "
+            "use joblib, whose files can hold code and execute it when they are loaded."
+        ) from error
+
+
+def _encoded_param(classifier, name, value):
+    default = inspect.signature(type(classifier)).parameters[name].default
+    remedy = f"Before saving, clf.set_params({name}={default!r}): it acts in training alone, predictions stay the same."
+    encode = _encode_net_params if name == "net_params" else values.encode
+    return _encoded(name, value, encode, remedy)
+
+
+def _encode_net_params(net_params):
+    _check_net_params(net_params)
+    return values.encode(net_params)
+
+
+def _decoded_params(cls, encoded):
+    known = cls._get_param_names()
+    if not isinstance(encoded, dict):
+        raise TypeError("its params are no JSON object.")
+    unknown = sorted(encoded.keys() - set(known))
+    if unknown:
+        raise ValueError(
+            f"it has the parameters {unknown[:5]}, which {cls.__name__} of this version does not know. Load it with "
+            "the class and version that wrote it."
+        )
+    return {name: values.decode(value) for name, value in encoded.items()}
+
+
+def _check_net_params(net_params):
+    refused = [name for name in net_params or () if name not in NET_PARAMS and not name.startswith(NET_PREFIXES)]
+    if refused:
+        raise ValueError(f"Of net_params, {refused} cannot be stored.")
+
+
+# ---- network ---------------------------------------------------------------------------------------------------------
+
+
+def _check_sizes(network, specs):
+    """Raise ValueError for a network that must have more weights than the file, before anything of its size is made."""
+    total = sum(math.prod(shape) for _, shape in specs.values())
+    stages, widths = network["n_stages"], (network["encoder_width"], network["decoder_width"])
+    if stages > total.bit_length() or max(widths) > total:
+        raise ValueError(f"{stages} stages of widths {widths} have more weights than its {total}.")
+
+
+def _difference(net, specs):
+    """How the tensors' names, types and shapes differ from those that a net's network has; "" where they do not."""
+    with torch.device("meta"):  # shapes without memory
+        state = GCM(**net.get_params_for("module")).state_dict()
+    expected = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in state.items()}
+    for title, names in (
+        ("no tensor", sorted(expected.keys() - specs.keys())),
+        ("an unknown tensor", sorted(specs.keys() - expected.keys())),
+    ):
+        if names:
+            return f"there is {title} {names[0]!r} ({len(names)} such)."
+    wrong = sorted(name for name in specs if specs[name] != expected[name])
+    if wrong:
+        return f"tensor {wrong[0]!r} is {specs[wrong[0]]}, not {expected[wrong[0]]} ({len(wrong)} such)."
+    return ""
+
+
+# ---- history, versions -----------------------------------------------------------------------------------------------
+
+
+def _plain(epoch):
+    """What JSON can hold of an epoch's record."""
+    plain = {}
+    for name, value in epoch.items():
+        if value is None or isinstance(value, bool | int | float | str | np.number | np.bool_):
+            try:
+                plain[name] = values.encode(value)
+            except ValueError:  # not finite: something that a callback measured and nothing depends on
+                plain[name] = None
+    return plain
+
+
+def _history(epochs):
+    history = History()
+    for epoch in epochs:
+        if (
+            not isinstance(epoch, dict)
+            or "batches" in epoch
+            or any(isinstance(value, dict | list) for value in epoch.values())
+        ):
+            raise TypeError("its history has records that are no numbers or text.")
+        history.append({"batches": [], **epoch})
+    return history
+
+
+def _versions():
+    from skgcm import __version__  # defined once all modules are imported
+
+    return {"skgcm": __version__, "python": platform.python_version(), **{name: version(name) for name in PACKAGES}}

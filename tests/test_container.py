@@ -1,0 +1,171 @@
+"""The file format: whole or not at all, and one error for whatever is wrong with a file."""
+
+import errno
+import os
+import stat
+
+import pytest
+import torch
+
+from skgcm import ModelFileError, container
+
+
+@pytest.fixture
+def tensors():
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "weight": torch.randn(2, 3, 4, 5, generator=generator).to(memory_format=torch.channels_last),
+        "best": torch.randn(7, dtype=torch.float64, generator=generator),
+        "steps": torch.tensor(2**40),
+        "generator": generator.get_state(),
+        "empty": torch.zeros(0, 3),
+    }
+
+
+METADATA = {"number": 0.1, "large": 2**63, "text": 'ü "\\ \ud800', "list": [None, True, []], "nested": {"a": {"b": -1}}}
+
+
+def test_what_was_written_is_read(tmp_path, tensors):
+    path = tmp_path / "run.ckpt"
+    container.write(path, tensors, METADATA, "checkpoint")
+    read, metadata = container.read(path, "checkpoint")
+    assert metadata == METADATA
+    assert read.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert torch.equal(read[name], tensor)
+        assert read[name].dtype == tensor.dtype
+    assert os.listdir(tmp_path) == ["run.ckpt"]
+
+
+def test_a_file_may_be_written_over_while_its_tensors_are_in_use(tmp_path, tensors):
+    path = tmp_path / "model.gcm"
+    container.write(path, tensors, {}, "model")
+    read, _ = container.read(path, "model")
+    container.write(path, {"weight": torch.zeros(10_000)}, {}, "model")
+    assert torch.equal(read["weight"], tensors["weight"])
+    container.write(path, read, {}, "model")
+    assert torch.equal(container.read(path, "model")[0]["weight"], tensors["weight"])
+
+
+def no_space(*args):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def interrupt(*args):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("function", ["fsync", "replace"])
+@pytest.mark.parametrize("failure", [no_space, interrupt])
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, tensors, monkeypatch, function, failure):
+    path = tmp_path / "model.gcm"
+    container.write(path, tensors, METADATA, "model")
+    before = path.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, function, failure)
+        with pytest.raises((OSError, KeyboardInterrupt)):
+            container.write(path, {}, {}, "model")
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["model.gcm"]
+
+
+def test_a_disk_that_takes_no_more_is_an_os_error(tmp_path, tensors):
+    resource = pytest.importorskip("resource")  # of Unix
+    path = tmp_path / "model.gcm"
+    container.write(path, tensors, METADATA, "model")
+    before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            container.write(path, {"weight": torch.zeros(100_000)}, {}, "model")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["model.gcm"]
+
+
+def test_a_folder_that_is_not_there_is_an_os_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        container.write(tmp_path / "none" / "model.gcm", {}, {}, "model")
+    with pytest.raises(IsADirectoryError):
+        container.write(tmp_path, {}, {}, "model")
+    assert os.listdir(tmp_path) == []
+
+
+def test_links_and_permissions_stay(tmp_path, tensors):
+    target, link = tmp_path / "model-3.gcm", tmp_path / "model.gcm"
+    container.write(target, {}, {}, "model")
+    target.chmod(0o640)
+    link.symlink_to(target.name)
+    container.write(link, tensors, {}, "model")
+    assert link.is_symlink()
+    assert stat.S_IMODE(target.stat().st_mode) == 0o640
+    assert container.read(target, "model")[0].keys() == tensors.keys()
+
+
+@pytest.mark.parametrize(
+    ("tensors", "metadata", "message"),
+    [
+        ({"a": torch.tensor([1.0, torch.nan])}, {}, "Tensor 'a' .* not finite"),
+        ({"a": torch.tensor([-torch.inf])}, {}, "Tensor 'a' .* not finite"),
+        ({"a": torch.zeros(2, dtype=torch.bfloat16)}, {}, "Tensor 'a' of type torch.bfloat16"),
+        ({}, {"a": float("nan")}, "JSON compliant"),
+        ({}, {"a": 10**30}, "31 digits"),
+        ({}, {"a": [0] * 60_000}, "at most 50000"),
+        ({}, {"a": "x" * 2**20}, "must fit into 1048576 bytes"),
+    ],
+    ids=["nan", "inf", "type", "json-nan", "digits", "values", "long"],
+)
+def test_what_could_not_be_read_is_not_written(tmp_path, tensors, metadata, message):
+    with pytest.raises(ValueError, match=message):
+        container.write(tmp_path / "model.gcm", tensors, metadata, "model")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("9" * 5000, "5000 digits"),
+        ("-" + "9" * 30, "31 digits"),
+        ("1e999", "not finite"),
+        ("NaN", "not finite"),
+        ("[-Infinity]", "not finite"),
+        ("[" * 20_000 + "]" * 20_000, "nested too deeply"),
+        ("[" + "0," * 100_000 + "0]", "at most 50000"),
+        ('{"a": 1, "b": {"c": 1, "c": 1}}', "twice"),
+        ("{", "Expecting"),
+        ("", "Expecting"),
+    ],
+    ids=["digits", "negative", "large", "nan", "infinity", "deep", "long", "twice", "cut", "empty"],
+)
+def test_json_has_limits(text, message):
+    with pytest.raises(ValueError, match=message):
+        container.parse(text)
+
+
+def test_a_missing_file_a_folder_and_a_pipe(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        container.read(tmp_path / "model.gcm", "model")
+    with pytest.raises(IsADirectoryError):
+        container.read(tmp_path, "model")
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("this system has no named pipes")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ModelFileError, match="not a regular file"):
+        container.read(tmp_path / "pipe", "model")  # would wait for a writer
+
+
+def test_another_kind_says_who_reads_it(tmp_path):
+    path = tmp_path / "run.ckpt"
+    container.write(path, {}, {}, "checkpoint")
+    with pytest.raises(ModelFileError, match=r"of kind 'checkpoint', not 'model'.*GCMClassifier\(checkpoint=\.\.\.\)"):
+        container.read(path, "model")
+
+
+def test_another_schema_names_both(tmp_path, monkeypatch):
+    path = tmp_path / "model.gcm"
+    with monkeypatch.context() as patch:
+        patch.setattr(container, "SCHEMA", 7)
+        container.write(path, {}, {}, "model")
+    with pytest.raises(ModelFileError, match="schema '7', and this version of skgcm knows '1' alone"):
+        container.read(path, "model")
