@@ -121,7 +121,7 @@ def run(name, folder, rng):
 
 def write_times(clf, X, y, path):
     params = {**clf.get_params(deep=False), "checkpoint": path}
-    checkpoint, times = Checkpoint(params, clf.image_shape_, X, clf.classes_, y), []
+    checkpoint, times = Checkpoint(params, clf.image_shape_, np.ascontiguousarray(X), clf.classes_, y), []
     for _ in range(30):
         start = time.perf_counter()
         checkpoint.save(clf.net_, finished=False)

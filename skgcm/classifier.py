@@ -304,7 +304,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         ValueError
             For data or parameters that do not fit together; an estimator that was fitted before stays as it was. So it
             does for a `checkpoint` of other data or parameters.
-        skgcm.container.ModelFileError
+        ModelFileError
             A ValueError, for a `checkpoint` that is damaged.
         FloatingPointError
             When the loss, a weight or a statistic of batch norm is no longer finite; the estimator stays likewise.
@@ -621,7 +621,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         -----
         The momentum of the optimizer is not stored: :meth:`partial_fit` after :meth:`load` starts with none, as the
         first one did. `fit` with ``warm_start=True`` always does, and gives the same weights as without the file. Of
-        ``history_`` numbers and text are stored, epoch by epoch.
+        ``history_`` numbers and text are stored, epoch by epoch. The parameter `checkpoint` is None after loading.
 
         Examples
         --------

@@ -45,7 +45,11 @@ def save(classifier, path):
         "channels_first": bool(net.image_format.channels_first),
         "value_range": list(classifier.value_range_),
         "feature_names_in": getattr(classifier, "feature_names_in_", np.array([])).tolist() or None,
-        "params": {name: _encoded_param(classifier, name, value) for name, value in params.items()},
+        # without the checkpoint: which file a fit writes is for who calls it to say, and not for a file
+        "params": {
+            name: _encoded_param(classifier, name, None if name == "checkpoint" else value)
+            for name, value in params.items()
+        },
         # not always the parameters', which may have been set since
         "network": {name: values.encode(getattr(net, f"module__{name}")) for name in building.NETWORK_PARAMS},
         "history": [_plain(epoch) for epoch in classifier.history_],
@@ -82,6 +86,8 @@ def _restore(cls, metadata, specs, device):
     params, network = _decoded_params(cls, metadata["params"]), metadata["network"]
     if not isinstance(network, dict) or network.keys() != set(building.NETWORK_PARAMS):
         raise ValueError(f"its network has other parameters than {sorted(building.NETWORK_PARAMS)}.")
+    if params.get("checkpoint") is not None:
+        raise ValueError("it names a checkpoint, a file that fit would write.")
     if device is not None:
         params["device"] = device
     classifier, built = cls(**params), cls(**{**params, **network})

@@ -16,7 +16,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from skorch.callbacks import LRScheduler
 
-from skgcm import GCMClassifier, ModelFileError
+from skgcm import GCMClassifier, ModelFileError, container
 
 SMALL = {"encoder_width": 4, "decoder_width": 4, "batch_size": 16, "max_epochs": 2, "device": "cpu", "random_state": 0}
 VARIANTS = {
@@ -347,3 +347,17 @@ def test_mutations_load_identically_or_are_refused(images, clf, path, tmp_path):
         found.append(result["outcome"])
     assert not (tmp_path / "canary").exists()
     assert found.count("refused") > 0.8 * len(found)
+
+
+def test_a_model_file_does_not_say_which_checkpoint_a_fit_writes(tmp_path):
+    X, y = np.random.default_rng(0).random((12, 6, 6)), np.arange(12) % 2
+    clf = GCMClassifier(encoder_width=4, max_epochs=1, device="cpu", checkpoint=tmp_path / "run.ckpt").fit(X, y)
+    clf.save(tmp_path / "model.gcm")
+    assert GCMClassifier.load(tmp_path / "model.gcm").checkpoint is None
+    with pytest.raises(ModelFileError, match="is of kind 'checkpoint', not 'model'"):
+        GCMClassifier.load(tmp_path / "run.ckpt")
+    tensors, metadata = container.read(tmp_path / "model.gcm", "model")
+    metadata["params"]["checkpoint"] = str(tmp_path / "other")
+    container.write(tmp_path / "model.gcm", tensors, metadata, "model")
+    with pytest.raises(ModelFileError, match="it names a checkpoint"):
+        GCMClassifier.load(tmp_path / "model.gcm")
