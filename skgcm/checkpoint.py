@@ -17,7 +17,8 @@ from skgcm.building import draw_seed, resolve_device, resolve_precision
 
 KIND = "checkpoint"
 FREE = {"checkpoint", "transform_maps", "verbose"}  # parameters that a fit's result does not depend on
-STOPPING = ("misses_", "dynamic_threshold_", "best_epoch_")  # what skorch's EarlyStopping remembers, beside weights
+# what skorch's EarlyStopping remembers, beside weights
+STOPPING = {"misses_": int, "dynamic_threshold_": float, "best_epoch_": int}
 
 
 class Checkpoint:
@@ -114,8 +115,8 @@ class Checkpoint:
                 net.history.append({"batches": [], **dict(zip(self.metadata["history"], values, strict=True))})
             stopping = _early_stopping(net)
             if stopping is not None:
-                for name in STOPPING:
-                    setattr(stopping, name, self.metadata["early_stopping"][name])
+                for name, kind in STOPPING.items():
+                    setattr(stopping, name, kind(self.metadata["early_stopping"][name]))
                 stopping.best_model_weights_ = parts["best"] or None
             finished, version = self.metadata["finished"], self.metadata["torch"]
         if not finished and version != torch.__version__:
@@ -245,5 +246,7 @@ def _restore_optimizer(optimizer, tensors, numbers):
         if tensor.shape == parameter.shape:
             # fused steps go through parameter and state as they lie in memory: in the same order, then
             tensor = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
+        elif optimizer.defaults.get("fused") and (name, tensor.shape) != ("step", ()):  # and without looking at sizes
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)} for a parameter of {tuple(parameter.shape)}")
         state.setdefault(int(index), {})[name] = tensor
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

@@ -310,7 +310,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         ValueError
             For data or parameters that do not fit together; an estimator that was fitted before stays as it was. So it
             does for a `checkpoint` of other data or parameters.
-        skgcm.container.ModelFileError
+        ModelFileError
             A ValueError, for a `checkpoint` that is damaged.
         FloatingPointError
             When the loss, a weight, a statistic of batch norm or, after training, a score is no longer finite; the

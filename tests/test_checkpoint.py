@@ -306,12 +306,19 @@ def _without_module(path):
     container.write(path, {k: v for k, v in tensors.items() if k[:6] != "module"}, metadata, "checkpoint")
 
 
+def _with_another_momentum(path):
+    tensors, metadata = container.read(path, "checkpoint")
+    tensors["optimizer/0/momentum_buffer"] = tensors["optimizer/0/momentum_buffer"][:1].clone()
+    container.write(path, tensors, metadata, "checkpoint")
+
+
 DAMAGES = {
     "bit": (_flipped, "checksum"),
     "cut": (lambda path: os.truncate(path, path.stat().st_size // 2), "damaged"),
     "empty": (lambda path: path.write_bytes(b""), "cut off"),
     "model": (lambda path: container.write(path, {}, {}, "model"), "kind 'model', not 'checkpoint'"),
     "no-metadata": (lambda path: container.write(path, {}, {}, "checkpoint"), "parts do not belong together"),
+    "momentum": (_with_another_momentum, r"momentum_buffer has shape \(1, 1, 3, 3\) for a parameter of \(4, 1, 3, 3\)"),
     "no-weights": (_without_module, "parts do not belong together.*Missing key"),
 }
 

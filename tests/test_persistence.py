@@ -154,6 +154,8 @@ def test_a_file_does_not_choose_what_a_fit_writes_to(images, path, tmp_path):
     loaded = again(clf, path)
     assert loaded.checkpoint is None
     check_same(clf, loaded, images[0])
+    with pytest.raises(ModelFileError, match="is of kind 'checkpoint', not 'model'"):
+        GCMClassifier.load(clf.checkpoint)
     tensors, metadata = container.read(path, "model")
     metadata["params"]["checkpoint"] = str(tmp_path / "other")
     container.write(path, tensors, metadata, "model")

@@ -1,0 +1,199 @@
+"""A training process killed with SIGKILL again and again, and restarted each time: which model does it end in?
+
+    python benchmarks/kill.py    # about ten minutes on two cores
+
+Fits scikit-learn's digits with `checkpoint=` in a process of its own. Half of the kills come at a random moment of a
+random epoch, half as soon as the new file of a checkpoint begins to be written (it lies beside the old one until it is
+whole); the moments are seeded. What the last process ends in is compared, bit by bit, with a fit that was never
+interrupted. Also measures what a checkpoint costs. Writes benchmarks/results/kill.md and .json.
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from _common import machine, origin, spread, versions, write
+from sklearn.datasets import load_digits
+
+from skgcm import GCMClassifier, container, training
+from skgcm.checkpoint import Checkpoint
+
+FITS = {  # parameters, and how many kills
+    "SGD": ({"max_epochs": 100}, 30),
+    "AdamW, early stopping": (
+        {"optimizer": "adamw", "lr": 0.003, "max_epochs": 100, "early_stopping": True, "n_iter_no_change": 15},
+        10,
+    ),
+}
+FIXED = {"device": "cpu", "random_state": 0}
+
+
+def child(name, path):
+    """Fit, and tell which epochs begin."""
+    train_epoch = training.GCMNet._train_epoch
+
+    def telling(net, *args):
+        print(len(net.history), flush=True)
+        return train_epoch(net, *args)
+
+    training.GCMNet._train_epoch = telling
+    GCMClassifier(**FITS[name][0], **FIXED, checkpoint=path).fit(*load_digits(return_X_y=True))
+
+
+def begun(log):
+    """Numbers of the epochs that a child has begun."""
+    return [int(line) for line in log.read_text().splitlines()]
+
+
+def unfinished(path):
+    return list(path.parent.glob(f".{path.name}.*.tmp"))
+
+
+def killed(name, path, log, epochs, delay):
+    """Start a child and kill it, so many full epochs after its first began, after a delay or, without one, in a write.
+
+    What happened, or None where it had ended before.
+    """
+    with log.open("w") as out:
+        process = subprocess.Popen([sys.executable, __file__, name, str(path)], stdout=out)
+    while process.poll() is None and len(begun(log)) <= epochs:
+        time.sleep(0.001)
+    if delay is None:
+        while process.poll() is None and not unfinished(path):
+            pass
+    else:
+        time.sleep(delay)
+    process.kill()
+    if process.wait() == 0:
+        return None
+    saved = 0
+    if path.exists():
+        tensors, metadata = container.read(path, "checkpoint")
+        if metadata["finished"]:
+            return None
+        saved = len(tensors["history/epoch"])
+    left = [file.stat().st_size for file in unfinished(path)]
+    return {"aimed": "epoch" if delay is not None else "write", "begun": begun(log), "saved": saved, "left": left}
+
+
+def run(name, folder, rng):
+    params, n_kills = FITS[name]
+    X, y = load_digits(return_X_y=True)
+    whole = GCMClassifier(**params, **FIXED).fit(X, y)
+    duration = float(np.median([epoch["dur"] for epoch in whole.history_]))
+    path, log, kills = folder / "run.ckpt", folder / "log", []
+    while len(kills) < n_kills:
+        delay = rng.uniform(0, duration) if len(kills) % 2 else None
+        kill = killed(name, path, log, int(rng.integers(1, 4)), delay)
+        if kill is None:
+            raise RuntimeError(f"{name}: the fit was over after {len(kills)} kills. Give it more epochs.")
+        kills.append(kill)
+        print(name, len(kills), kill, flush=True)
+    with log.open("w") as out:  # and now to the end
+        subprocess.run([sys.executable, __file__, name, str(path)], stdout=out, check=True)
+    last = begun(log)
+    if not container.read(path, "checkpoint")[1]["finished"]:
+        raise RuntimeError(f"{name}: the file does not say that the fit is finished")
+    for kill, following in zip(kills, [*kills[1:], {"begun": last}], strict=True):
+        kill["repeated"] = len(set(kill["begun"]) & set(following["begun"]))
+    parts = GCMClassifier(**params, **FIXED, checkpoint=path).fit(X, y)  # the finished model, without training
+    same = all(
+        torch.equal(tensor, parts.net_.network.state_dict()[key])
+        for key, tensor in whole.net_.network.state_dict().items()
+    )
+    histories = [[{**epoch, "dur": 0} for epoch in clf.history_] for clf in (whole, parts)]
+    return {
+        "params": params,
+        "epochs": len(whole.history_),
+        "epoch_seconds": duration,
+        "kills": kills,
+        "left_behind": [file.name for file in folder.iterdir() if file not in (path, log)],
+        "identical_weights": same,
+        "identical_history": histories[0] == histories[1],
+        "bytes": path.stat().st_size,
+        "write_seconds": spread(write_times(parts, X, y, folder / "cost.ckpt")),
+    }
+
+
+def write_times(clf, X, y, path):
+    params = {**clf.get_params(deep=False), "checkpoint": path}
+    checkpoint, times = Checkpoint(params, clf.image_shape_, np.ascontiguousarray(X), clf.classes_, y), []
+    for _ in range(30):
+        start = time.perf_counter()
+        checkpoint.save(clf.net_, finished=False)
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def fingerprint_seconds():
+    X = np.random.default_rng(0).integers(0, 256, (50_000, 3072), dtype=np.uint8)
+    y = np.arange(50_000) % 10
+    params = {**GCMClassifier(**FIXED).get_params(deep=False), "checkpoint": "absent.ckpt"}
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        Checkpoint(params, (32, 32, 3), X, np.arange(10), y)
+        times.append(time.perf_counter() - start)
+    return spread(times)
+
+
+def main():
+    rng, found = np.random.default_rng(0), {}
+    for name in FITS:
+        with tempfile.TemporaryDirectory() as folder:
+            found[name] = run(name, Path(folder), rng)
+    head = {
+        "command": "python benchmarks/kill.py",
+        "machine": machine(),
+        "versions": versions("scikit-learn", "skorch", "safetensors"),
+        "fingerprint_seconds": fingerprint_seconds(),
+    }
+    lines = [
+        "# A training process that is killed",
+        "",
+        f"{origin(head)} scikit-learn's 1,797 digits, `checkpoint=`, killed with SIGKILL and restarted; compared "
+        "with a fit that was never interrupted.",
+        "",
+        "| | kills | within a write | most epochs repeated by a kill | epochs | weights | history | left behind |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, fit in found.items():
+        kills = fit["kills"]
+        lines.append(
+            f"| {name} | {len(kills)} | {sum(bool(kill['left']) for kill in kills)} | "
+            f"{max(kill['repeated'] for kill in kills)} | {fit['epochs']} | "
+            f"{'identical to the bit' if fit['identical_weights'] else 'DIFFERENT'} | "
+            f"{'identical' if fit['identical_history'] else 'DIFFERENT'} | {len(fit['left_behind'])} files |"
+        )
+    fit = found["SGD"]
+    median, low, high = (1000 * seconds for seconds in fit["write_seconds"])
+    lines += [
+        "",
+        f"A checkpoint of the default network, {fit['bytes'] / 2**20:.1f} MiB, takes {median:.0f} ms to write "
+        f"({low:.0f} to {high:.0f}), an epoch here {1000 * fit['epoch_seconds']:.0f} ms. Before training, the "
+        f"fingerprint of 50,000 images of 32 × 32 × 3, uint8, takes {head['fingerprint_seconds'][0]:.2f} s.",
+    ]
+    for name, fit in found.items():
+        lines += [
+            "",
+            f"## {name}",
+            "",
+            "| kill | aimed at | epoch begun last | epochs in the file then | unfinished new file, bytes | repeated |",
+            "|---|---|---|---|---|---|",
+        ]
+        for i, kill in enumerate(fit["kills"], 1):
+            left = ", ".join(f"{size:,}" for size in kill["left"]) or "–"
+            lines.append(
+                f"| {i} | {kill['aimed']} | {kill['begun'][-1]} | {kill['saved']} | {left} | {kill['repeated']} |"
+            )
+    print("\n".join(lines))
+    write("kill", lines, {**head, "fits": found})
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)  # as in the processes that are killed
+    child(*sys.argv[1:]) if len(sys.argv) == 3 else main()
