@@ -10,3 +10,26 @@ def box_masks(boxes, n_rows, n_columns):
     row, column = np.arange(n_rows), np.arange(n_columns)
     inside = ((row >= top) & (row < bottom))[:, :, None] & ((column >= left) & (column < right))[:, None, :]
     return inside, valid[:, 0]  # a NaN is not valid either
+
+
+def region_masks(regions, shape):
+    """Masks or boxes, one for all images or one for each -> bool (n, R, C), which is `shape`. Raises ValueError."""
+    n, n_rows, n_columns = shape
+    try:
+        regions = np.asarray(regions)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"regions cannot become one array of masks or boxes: {error}") from error
+    if regions.dtype == bool and regions.shape in (shape, shape[1:]):
+        return np.broadcast_to(regions, shape)
+    if regions.dtype.kind not in "iuf" or regions.shape not in ((4,), (n, 4)):
+        raise ValueError(
+            f"regions of shape {regions.shape} and dtype {regions.dtype} are neither masks, bool {shape[1:]} or "
+            f"{shape}, nor boxes (left, top, right, bottom), numbers (4,) or {(n, 4)}."
+        )
+    masks, valid = box_masks(np.broadcast_to(regions, (n, 4)), n_rows, n_columns)
+    if not valid.all():
+        raise ValueError(
+            f"regions has a box that is empty or leaves an image of {n_rows} rows and {n_columns} columns. Expected "
+            "(left, top, right, bottom) in pixels, right and bottom just outside."
+        )
+    return masks

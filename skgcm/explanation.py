@@ -4,7 +4,7 @@ from contextlib import suppress
 
 import numpy as np
 
-from skgcm.boxes import box_masks
+from skgcm.boxes import region_masks
 
 
 def _check_shapes(images, scores, classes, maps):
@@ -44,29 +44,6 @@ def _contributions(light, cwm, cwm_dark):
     if cwm_dark is not None:
         ccm += cwm_dark[every] * (1 - light[:, None])
     return ccm
-
-
-def _masks(regions, shape):
-    """Boolean (n, R, C) from masks or boxes."""
-    n, n_rows, n_columns = shape
-    try:
-        regions = np.asarray(regions)
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"regions cannot become one array of masks or boxes: {error}") from error
-    if regions.dtype == bool and regions.shape in (shape, shape[1:]):
-        return np.broadcast_to(regions, shape)
-    if regions.dtype.kind not in "iuf" or regions.shape not in ((4,), (n, 4)):
-        raise ValueError(
-            f"regions of shape {regions.shape} and dtype {regions.dtype} are neither masks, bool {shape[1:]} or "
-            f"{shape}, nor boxes (left, top, right, bottom), numbers (4,) or {(n, 4)}."
-        )
-    masks, valid = box_masks(np.broadcast_to(regions, (n, 4)), n_rows, n_columns)
-    if not valid.all():
-        raise ValueError(
-            f"regions has a box that is empty or leaves an image of {n_rows} rows and {n_columns} columns. Expected "
-            "(left, top, right, bottom) in pixels, right and bottom just outside."
-        )
-    return masks
 
 
 class Explanation:
@@ -246,7 +223,7 @@ class Explanation:
         >>> evidence.region_scores((0, 0, 1, 1)), evidence.region_scores([[False, True]])
         (array([[2.]]), array([[-0.5]]))
         """
-        masks = _masks(regions, self.cwm_mean.shape)
+        masks = region_masks(regions, self.cwm_mean.shape)
         parts = np.einsum("nkrc,nrc->nk", self.pixel_contributions, masks, dtype=np.float64)
         return parts / self.cwm_mean[0].size if len(self) else parts
 
