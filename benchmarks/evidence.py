@@ -25,7 +25,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from skgcm.datasets import load_image_folder
-from skgcm.metrics import deletion_curve, energy_in_boxes, grid_pointing_game, insertion_curve, pointing_game
+from skgcm.metrics import deletion_curve, energy_in_boxes, grid_pointing_game, pointing_game
 
 PLAIN = {"mosaic": 0, "sparsity": 0.0, "polarity": "bright"}
 MOSAIC, SPARSITY, BOTH = {"mosaic": 3}, {"sparsity": 0.04}, {"polarity": "both"}
@@ -64,9 +64,10 @@ def true_class(explain, X, y):
 
 
 def unaligned(explain, X, labels, indices, seed=42):
-    """The grid pointing game on grids unlike those of training: cells of 24 to 40 pixels, off the lattice, on grey.
+    """The grid pointing game on grids unlike those of training: cells of 24 to 40 pixels, off the lattice.
 
-    The same images as the regular game's, `indices` (m, 9). Returns the shares (m, 9).
+    Around them is the mean colour of their images, which are the regular game's, `indices` (m, 9). Returns the shares
+    (m, 9).
     """
     rng, canvas, shares = np.random.default_rng(seed), 104, []
     for cells in indices:
@@ -106,26 +107,26 @@ def dependence(clf, explain, X, y):
     most = deletion_curve(clf.predict_proba, X, maps, truth)
     at = int(np.flatnonzero(np.isclose(least.shares, SHARE))[0])
     before, after = least.probabilities[[0, at]]
-    insertion = insertion_curve(clf.predict_proba, X, maps, truth)
-    return {"before": before, "kept": after / before, "deletion": most.area, "insertion": insertion.area}
+    # inserting the most important first is deleting the least important first, read backwards
+    return {"before": before, "kept": after / before, "deletion": most.area, "insertion": least.area}
 
 
-def cifar10_rows(bench):
-    X, y, X_test, y_test = cifar10(bench.args.cifar10)
-    fit_params = {"max_epochs": bench.args.epochs, "augment": "shift+flip"}
+def cifar10_rows(args, fit):
+    X, y, X_test, y_test = cifar10(args.cifar10)
+    fit_params = {"max_epochs": args.epochs, "augment": "shift+flip"}
     rows = defaultdict(list)
-    for seed in bench.args.seeds:
+    for seed in args.seeds:
         for name, options in (GCM | CNN).items():
             kind = name[:3]
             params = {**PLAIN, **fit_params, **options, "random_state": seed}
-            clf, seconds = bench.fit(kind, params, X, y)
-            if bench.args.fit:
+            clf, seconds = fit(kind, params, X, y)
+            if args.fit:
                 continue
             proba, accuracy = clf.predict_proba(X_test), clf.score(X_test, y_test)
-            few = X_test[: bench.args.images], y_test[: bench.args.images]
+            few = X_test[: args.images], y_test[: args.images]
             for row, explain in explainers(name, clf).items():
                 slow = row.startswith("Integrated")
-                n_grids = min(FEW, bench.args.grids) if slow else bench.args.grids
+                n_grids = min(FEW, args.grids) if slow else args.grids
                 games, played = located(explain, X_test, y_test, proba, n_grids, everything=not slow)
                 found = {"accuracy": accuracy, "games": games, "grids": played, "fit_s": seconds}
                 found |= dependence(clf, explain, *few)
@@ -137,8 +138,8 @@ def cifar10_rows(bench):
 def cifar10_table(rows, args):
     text = (
         f"CIFAR-10, {args.epochs} epochs, shifts and flips, seeds {args.seeds}; means over the seeds, of the test "
-        f"images. Grid pointing: share of the positive evidence that lies on its own image, mean / median, in the "
-        f"{args.grids} first grids of the protocol ({FEW} for Integrated Gradients, which has {STEPS} steps); 3 × 3 is "
+        f"images. Grid pointing: share of the positive evidence that lies on its own image, mean / median, in up "
+        f"to {args.grids} grids of the protocol ({FEW} for Integrated Gradients, which has {STEPS} steps); 3 × 3 is "
         "the layout that models with mosaics were trained in, 2 × 2 and unaligned grids (cells of 24 to 40 pixels at "
         "random places) are not. Kept: probability of the true class after the 25 % of pixels with the least evidence "
         f"became the mean colour, over the same before (in brackets); deletion (most evidence first, less is better) "
@@ -164,27 +165,31 @@ def cifar10_table(rows, args):
 
 
 def read_boxes(folder, paths, scale):
-    """For each image of the test split its boxes (left, top, right, bottom) in pixels of the resized image."""
+    """For each image of the test split the boxes (left, top, right, bottom) of its class, in pixels once resized.
+
+    The file counts pixels from 1 and its last ones belong to the box; here they count from 0, and end just outside.
+    """
     boxes = defaultdict(list)
     with open(Path(folder) / "boxes.csv", newline="") as file:
         for row in csv.DictReader(file):
-            if row["split"] == "test":
-                left, top, right, bottom = (scale * int(row[name]) for name in ("xmin", "ymin", "xmax", "ymax"))
-                boxes[row["file"]].append((np.floor(left), np.floor(top), np.ceil(right), np.ceil(bottom)))
+            if row["split"] == "test" and row["box_class"] == row["class"]:
+                left, top = (np.floor(scale * (int(row[name]) - 1)) for name in ("xmin", "ymin"))
+                right, bottom = (np.ceil(scale * int(row[name])) for name in ("xmax", "ymax"))
+                boxes[row["file"]].append((left, top, right, bottom))
     return [boxes[Path(path).name] for path in paths]
 
 
-def neu_rows(bench):
-    folder, size = Path(bench.args.neu), bench.args.size
+def neu_rows(args, fit):
+    folder, size = Path(args.neu), args.size
     X, y = load_image_folder(folder / "train", size=size)
     X_test, y_test, paths = load_image_folder(folder / "test", size=size, return_paths=True)
     boxes = read_boxes(folder, paths, size / 200)
     rows = defaultdict(list)
-    for seed in bench.args.seeds:
+    for seed in args.seeds:
         for name, options in {**NEU, **CNN}.items():
-            params = {**PLAIN, "max_epochs": bench.args.neu_epochs, "augment": "shift+flip", **options}
-            clf, seconds = bench.fit(name[:3], {**params, "random_state": seed}, X, y)
-            if bench.args.fit:
+            params = {**PLAIN, "max_epochs": args.neu_epochs, "augment": "shift+flip", **options}
+            clf, seconds = fit(name[:3], {**params, "random_state": seed}, X, y)
+            if args.fit:
                 continue
             found = {"seed": seed, "accuracy": clf.score(X_test, y_test), "fit_s": seconds}
             for row, explain in explainers(name, clf).items():
@@ -193,7 +198,7 @@ def neu_rows(bench):
                 by_class = {label: energy[y_test == label].mean() for label in clf.classes_}
                 rows[row].append({**found, "energy": energy.mean(), "pointing": hits.mean(), "energy_of": by_class})
                 print(row, rows[row][-1], flush=True)
-    if not bench.args.fit:
+    if not args.fit:
         ones = np.ones(X_test.shape[:3])
         chance = energy_in_boxes(ones, boxes)
         by_class = {label: chance[y_test == label].mean() for label in np.unique(y_test)}
@@ -205,7 +210,7 @@ def neu_table(rows, args):
     text = (
         f"NEU-DET at {args.size} × {args.size}, {args.neu_epochs} epochs, shifts and flips, seeds {args.seeds}; means "
         "over the seeds, of the 360 test images. Energy: share of the positive evidence for the true class inside the "
-        "image's defect boxes; pointing: share of the images whose largest evidence lies in one. The post-hoc methods "
+        "boxes of its class; pointing: share of the images whose largest evidence lies in one. The post-hoc methods "
         "explain a CNN of the same size, trained alike."
     )
     labels = list(rows["a map that is the same everywhere"][0]["energy_of"])
@@ -223,13 +228,15 @@ def neu_table(rows, args):
 # ---- digits ----------------------------------------------------------------------------------------------------------
 
 
-def digits_rows(bench):
+def digits_rows(args, fit):
     X, y = load_digits(return_X_y=True)
     rows = defaultdict(list)
-    for seed in bench.args.seeds:
+    for seed in args.seeds:
         X_fit, X_test, y_fit, y_test = train_test_split(X, y, test_size=1 / 3, stratify=y, random_state=seed)
         for name, options in {**GCM, "GCM, polarity both": BOTH}.items():
-            clf, seconds = bench.fit("GCM", {**PLAIN, **options, "random_state": seed}, X_fit, y_fit)
+            clf, seconds = fit("GCM", {**PLAIN, **options, "random_state": seed}, X_fit, y_fit)
+            if args.fit:
+                continue
             rows[name].append({"seed": seed, "accuracy": clf.score(X_test, y_test), "fit_s": seconds})
     return rows
 
@@ -252,11 +259,6 @@ PARTS = {
 }
 
 
-class Bench:
-    def __init__(self, args):
-        self.args, self.fit = args, keeping(args.keep)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cifar10")
@@ -274,10 +276,10 @@ def main():
     for part in args.only:
         if getattr(args, part, part) is None:
             parser.error(f"--only {part} needs --{part}")
-    bench = Bench(args)
+    fit = keeping(args.keep)
     for part in args.only:
         make, table = PARTS[part]
-        rows = make(bench)
+        rows = make(args, fit)
         if args.fit:
             continue
         own = {
