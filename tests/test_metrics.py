@@ -162,7 +162,7 @@ def test_the_game_on_a_fitted_classifier():
     X[y == 3, 2:6, 2:6] += 150
     for channel in range(3):
         X[y == channel, 2:6, 2:6, channel] += 150
-    clf = GCMClassifier(max_epochs=15, batch_size=16, device="cpu", random_state=0).fit(X, y)
+    clf = GCMClassifier(max_epochs=30, batch_size=16, device="cpu", random_state=0).fit(X, y)
 
     def explain(grids, labels):
         return clf.explain(grids, labels, any_size=True).ccm
