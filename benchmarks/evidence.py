@@ -12,14 +12,14 @@ cifar10.npz as for benchmarks/paper.py; NEU-DET is a folder with train/CLASS/FIL
 """
 
 import argparse
-import csv
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 from _attribution import METHODS, STEPS, PostHoc, contrasts, contributions
-from _common import cifar10, machine, origin, versions, write
+from _common import RESULTS, cifar10, machine, origin, versions, write
 from _fits import keeping
+from _steel import draw, read_boxes
 from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -43,6 +43,7 @@ NEU = {
     "GCM, mosaic and sparsity": {**MOSAIC, **SPARSITY},
     "GCM, mosaic and sparsity, polarity both": {**MOSAIC, **SPARSITY, **BOTH},
 }
+SHOWN = "GCM, mosaic and sparsity, polarity both"  # in the picture of steel
 FEW = 50  # grids for Integrated Gradients, which takes STEPS times as long as the others
 SHARE = 0.25  # of the pixels, those of least evidence, whose loss should not matter
 
@@ -164,21 +165,6 @@ def cifar10_table(rows, args):
 # ---- NEU-DET ---------------------------------------------------------------------------------------------------------
 
 
-def read_boxes(folder, paths, scale):
-    """For each image of the test split the boxes (left, top, right, bottom) of its class, in pixels once resized.
-
-    The file counts pixels from 1 and its last ones belong to the box; here they count from 0, and end just outside.
-    """
-    boxes = defaultdict(list)
-    with open(Path(folder) / "boxes.csv", newline="") as file:
-        for row in csv.DictReader(file):
-            if row["split"] == "test" and row["box_class"] == row["class"]:
-                left, top = (np.floor(scale * (int(row[name]) - 1)) for name in ("xmin", "ymin"))
-                right, bottom = (np.ceil(scale * int(row[name])) for name in ("xmax", "ymax"))
-                boxes[row["file"]].append((left, top, right, bottom))
-    return [boxes[Path(path).name] for path in paths]
-
-
 def neu_rows(args, fit):
     folder, size = Path(args.neu), args.size
     X, y = load_image_folder(folder / "train", size=size)
@@ -191,6 +177,8 @@ def neu_rows(args, fit):
             clf, seconds = fit(name[:3], {**params, "random_state": seed}, X, y)
             if args.fit:
                 continue
+            if name == SHOWN and seed == args.seeds[0]:
+                draw(clf, X_test, y_test, boxes, RESULTS / f"evidence-neu-{size}.png")
             found = {"seed": seed, "accuracy": clf.score(X_test, y_test), "fit_s": seconds}
             for row, explain in explainers(name, clf).items():
                 maps = true_class(explain, X_test, y_test)
@@ -211,7 +199,8 @@ def neu_table(rows, args):
         f"NEU-DET at {args.size} × {args.size}, {args.neu_epochs} epochs, shifts and flips, seeds {args.seeds}; means "
         "over the seeds, of the 360 test images. Energy: share of the positive evidence for the true class inside the "
         "boxes of its class; pointing: share of the images whose largest evidence lies in one. The post-hoc methods "
-        "explain a CNN of the same size, trained alike."
+        f"explain a CNN of the same size, trained alike. The picture: {SHOWN}, first seed, the first test image of "
+        "each class, with its boxes."
     )
     labels = list(rows["a map that is the same everywhere"][0]["energy_of"])
     heads = ["maps", "accuracy", "energy in boxes", "pointing", *(f"energy: {label}" for label in labels)]
@@ -222,7 +211,7 @@ def neu_table(rows, args):
             cells.append(form.format(np.mean([run[key] for run in runs])).rstrip("%") if key in runs[0] else "")
         cells += [f"{np.mean([run['energy_of'][label] for run in runs]):.3f}" for label in labels]
         lines.append(f"| {' | '.join(cells)} |")
-    return lines
+    return [*lines, "", f"![Evidence on six surfaces](evidence-neu-{args.size}.png)"]
 
 
 # ---- digits ----------------------------------------------------------------------------------------------------------
@@ -282,13 +271,13 @@ def main():
         rows = make(args, fit)
         if args.fit:
             continue
-        own = {
+        options = {
             "cifar10": f" --cifar10 cifar10.npz --epochs {args.epochs} --grids {args.grids} --images {args.images}",
             "neu": f" --neu NEU-DET --neu-epochs {args.neu_epochs} --size {args.size}",
             "digits": "",
         }[part]
         head = {
-            "command": f"python benchmarks/evidence.py --only {part} --seeds {' '.join(map(str, args.seeds))}{own}",
+            "command": f"python benchmarks/evidence.py --only {part} --seeds {' '.join(map(str, args.seeds))}{options}",
             "machine": machine(),
             "versions": versions("scikit-learn", "skorch", "captum"),
         }

@@ -1,0 +1,36 @@
+"""NEU-DET, defects of steel: the boxes around them, and a picture of the evidence."""
+
+import csv
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from matplotlib.patches import Rectangle
+
+from skgcm import ContributionDisplay
+
+
+def read_boxes(folder, paths, scale):
+    """For each image of the test split the boxes (left, top, right, bottom) of its class, in pixels once resized.
+
+    The file counts pixels from 1 and its last ones belong to the box; here they count from 0, and end just outside.
+    """
+    boxes = defaultdict(list)
+    with open(Path(folder) / "boxes.csv", newline="") as file:
+        for row in csv.DictReader(file):
+            if row["split"] == "test" and row["box_class"] == row["class"]:
+                left, top = (np.floor(scale * (int(row[name]) - 1)) for name in ("xmin", "ymin"))
+                right, bottom = (np.ceil(scale * int(row[name])) for name in ("xmax", "ymax"))
+                boxes[row["file"]].append((left, top, right, bottom))
+    return [boxes[Path(path).name] for path in paths]
+
+
+def draw(clf, X, y, boxes, path):
+    """Write a figure: the first image of each class, the boxes a person has drawn, and the evidence for the class."""
+    first = np.unique(y, return_index=True)[1]
+    display = ContributionDisplay.from_estimator(clf, X[first], y[first], classes=y[first, None])
+    for axes, index in zip(display.image_axes_, first, strict=True):
+        for left, top, right, bottom in boxes[index]:
+            place = (left - 0.5, top - 0.5), right - left, bottom - top
+            axes.add_patch(Rectangle(*place, fill=False, color="#ffb000", linewidth=1))
+    display.figure_.savefig(path, dpi=80)
