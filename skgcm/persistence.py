@@ -16,6 +16,7 @@ from torch import nn
 from skgcm import building, container, images, values
 from skgcm.container import ModelFileError
 from skgcm.network import GCM
+from skgcm.process import fork_safe
 
 # What net_params may say: numbers for the loss and the optimizer. The rest of skorch's parameters takes names of files
 # and commands too (of the compiler of compile__options, say), which a file must not choose.
@@ -36,6 +37,7 @@ FIELDS = {
 PACKAGES = ("torch", "scikit-learn", "skorch", "numpy", "safetensors")
 
 
+@fork_safe
 def save(classifier, path):
     """Write a fitted classifier to a file, see :meth:`skgcm.GCMClassifier.save`."""
     check_is_fitted(classifier)
@@ -62,6 +64,7 @@ def save(classifier, path):
     container.write(path, tensors, metadata, "model")
 
 
+@fork_safe
 def load(cls, path, device=None):
     """Read a classifier of a class from a file, see :meth:`skgcm.GCMClassifier.load`."""
     validate_parameter_constraints({"device": [str, torch.device, None]}, {"device": device}, "load")
