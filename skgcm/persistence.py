@@ -56,6 +56,7 @@ def save(classifier, path):
         "history": [_plain(epoch) for epoch in classifier.history_],
         "versions": _versions(),
     }
+    values.check_arrays([metadata["classes"], metadata["params"]])
     tensors = net.network.state_dict()
     specs = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
     difference = _difference(net, specs)
@@ -85,6 +86,7 @@ def _restore(cls, metadata, specs, device):
     """A classifier as it was but for the weights, from what a file says. Any error is the file's fault."""
     if metadata.keys() != FIELDS:
         raise ValueError(f"its metadata has {sorted(metadata)}; expected {sorted(FIELDS)}.")
+    values.check_arrays([metadata["classes"], metadata["params"]])
     params, network = _decoded_params(cls, metadata["params"]), metadata["network"]
     if not isinstance(network, dict) or network.keys() != set(building.NETWORK_PARAMS):
         raise ValueError(f"its network has other parameters than {sorted(building.NETWORK_PARAMS)}.")

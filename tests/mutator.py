@@ -26,6 +26,7 @@ import torch
 
 from skgcm import ModelFileError, container
 
+WIDE = {"array": {"dtype": "<U262143", "shape": [1], "items": [""]}}  # a MiB in memory
 ALLOWANCE = 8 * 2**20  # bytes that opening may take beside twice the file's size, see container.MAX_VALUES
 
 
@@ -300,6 +301,8 @@ def hard_json(content, rng):
         "{" + ",".join(f'"{i}":1' for i in range(n)) + "}",
         '"' + "\\ud800" * 1000 + '"',
         '"' + "x" * 500_000 + '"',
+        json.dumps([WIDE] * 300),
+        json.dumps({"dict": [[i, WIDE] for i in range(300)]}),
     ]
     text = json.dumps(metadata).replace(mark, hard[rng.integers(len(hard))])
     header["__metadata__"]["metadata"] = text

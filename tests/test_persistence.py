@@ -305,6 +305,14 @@ def test_a_parameter_of_a_later_version_is_named_and_one_that_is_missing_has_its
         GCMClassifier.load(path)
 
 
+@pytest.mark.parametrize("param", ["image_shape", "value_range"])
+def test_arrays_that_are_large_together_are_refused_before_they_are_made(clf, path, param):
+    clf.save(path)
+    edit(path, lambda metadata: metadata["params"].update({param: [mutator.WIDE] * 300}))
+    with pytest.raises(ModelFileError, match="arrays take 31457.* bytes together; there can be at most 1048576"):
+        GCMClassifier.load(path)
+
+
 @pytest.mark.parametrize("stages", [40, 10**18])
 def test_a_network_larger_than_the_file_is_refused_before_it_is_built(clf, path, stages):
     clf.save(path)
