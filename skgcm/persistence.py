@@ -98,7 +98,12 @@ def _restore(cls, metadata, specs, device):
     _check_net_params(classifier.net_params)
     _check_sizes(network, specs)
     image_format = _set_attributes(classifier, metadata)
-    net = building.build_net(built.get_params(deep=False), image_format, len(classifier.classes_), None)
+    params = built.get_params(deep=False)
+    # a compiler serves training alone, which builds a net of its own: a file must not have it imported
+    params["net_params"] = {
+        name: value for name, value in (params["net_params"] or {}).items() if not name.startswith("compile")
+    }
+    net = building.build_net(params, image_format, len(classifier.classes_), None)
     difference = _difference(net, specs)
     if difference:
         raise ValueError(difference)
