@@ -183,6 +183,7 @@ def wrong_spec(content, rng):
         {"shape": [1.5]},
         {"shape": [10**400]},
         {"shape": [1] * 2000},
+        {"shape": [1] * 340_000},
         {"dtype": "U8", "shape": [size]},
         {"dtype": "F16", "shape": [size // 2]},
         {"dtype": "BOOL", "shape": [size]},
@@ -201,9 +202,9 @@ def wrong_spec(content, rng):
 
 
 def other_tensors(content, rng):
-    """One more, one less, one renamed, or thousands of empty ones."""
+    """One more, one less, one renamed, thousands of empty ones, or one of many axes."""
     header, data = split(content)
-    name, kind = rng.choice(sorted(header.keys() - {"__metadata__"})), rng.integers(5)
+    name, kind = rng.choice(sorted(header.keys() - {"__metadata__"})), rng.integers(6)
     end = len(data)
     if kind == 0:
         start, stop = header.pop(name)["data_offsets"]
@@ -218,7 +219,8 @@ def other_tensors(content, rng):
     elif kind == 3:
         header |= {f"t{i}": {"dtype": "U8", "shape": [0], "data_offsets": [end, end]} for i in range(15_000)}
     else:
-        header["more"] = {"dtype": "F32", "shape": [0, 2**62], "data_offsets": [end, end]}
+        shape = [0, 2**62] if kind == 4 else [0] + [1] * int(10 ** rng.uniform(4, 5.5))
+        header["more"] = {"dtype": "F32", "shape": shape, "data_offsets": [end, end]}
     return sign(header, data)
 
 

@@ -309,7 +309,7 @@ def test_a_parameter_of_a_later_version_is_named_and_one_that_is_missing_has_its
 def test_arrays_that_are_large_together_are_refused_before_they_are_made(clf, path, param):
     clf.save(path)
     edit(path, lambda metadata: metadata["params"].update({param: [mutator.WIDE] * 300}))
-    with pytest.raises(ModelFileError, match="arrays take 31457.* bytes together; there can be at most 1048576"):
+    with pytest.raises(ModelFileError, match=r"arrays take 31457.* bytes together; there can be at most 1048576"):
         GCMClassifier.load(path)
 
 
