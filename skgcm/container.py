@@ -158,8 +158,7 @@ def write(path, tensors, metadata, kind):
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
     headers = {"format": "skgcm", "schema": str(SCHEMA), "kind": kind}
-    headers["metadata"] = json.dumps(metadata, allow_nan=False)
-    parse(headers["metadata"])
+    headers["metadata"] = as_json(metadata)
     checksum = _checksum_of(headers)
     for name, tensor in tensors.items():
         if tensor.dtype not in DTYPES.values() or not _is_finite(tensor):
@@ -221,6 +220,13 @@ def _check_headers(path, headers, kind):
     if not isinstance(metadata, dict):
         raise ModelFileError(f"{path}: its metadata is no JSON object.")
     return metadata
+
+
+def as_json(metadata):
+    """The text that :func:`parse` reads. Raises ValueError for what it would refuse."""
+    text = json.dumps(metadata, allow_nan=False)
+    parse(text)
+    return text
 
 
 def parse(text):
