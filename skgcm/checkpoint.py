@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from skgcm import container, files
+from skgcm import container, files, values
 from skgcm.building import draw_seed, resolve_device, resolve_precision
 
 KIND = "checkpoint"
@@ -111,8 +111,8 @@ class Checkpoint:
             net.criterion_.load_state_dict(parts["criterion"])
             _restore_optimizer(net.optimizer_, parts["optimizer"], self.metadata["optimizer"])
             columns = [parts["history"][name].tolist() for name in self.metadata["history"]]
-            for values in zip(*columns, strict=True):
-                net.history.append({"batches": [], **dict(zip(self.metadata["history"], values, strict=True))})
+            for epoch in zip(*columns, strict=True):
+                net.history.append({"batches": [], **dict(zip(self.metadata["history"], epoch, strict=True))})
             stopping = _early_stopping(net)
             if stopping is not None:
                 for name, kind in STOPPING.items():
@@ -144,7 +144,7 @@ class Checkpoint:
         metadata = {
             "premises": self.premises,
             "random_state": int(self.random_state),
-            "finished": finished,
+            "finished": bool(finished),
             "history": names,
             "optimizer": optimizer,
             "early_stopping": early_stopping,
@@ -195,24 +195,31 @@ def _described(params):
     device = resolve_device(params["device"])
     precision = str(resolve_precision(params["precision"], device)).removeprefix("torch.")
     params = {**params, "device": device.type, "precision": precision}
-    return {name: _plain(name, value) for name, value in params.items() if name not in FREE}
+    found = {}
+    for name, value in params.items():
+        if name not in FREE:
+            try:
+                found[name] = _plain(value)
+                container.as_json(found[name])
+            except ValueError as error:
+                raise ValueError(
+                    f"A checkpoint cannot tell one {name} from another that is {value!r}: {error} Use finite numbers, "
+                    "strings, classes and collections of these, or checkpoint=None."
+                ) from error
+    return found
 
 
-def _plain(name, value):
-    if isinstance(value, np.ndarray | np.generic):
+def _plain(value):
+    """A value as JSON has it, to be compared: of two collections with the same items, their types do not count."""
+    if isinstance(value, np.ndarray):
         value = value.tolist()
-    if value is None or isinstance(value, str | bool | int | float):
-        return value
     if isinstance(value, type):
         return f"{value.__module__}.{value.__qualname__}"
     if isinstance(value, Mapping):
-        return sorted(([_plain(name, key), _plain(name, item)] for key, item in value.items()), key=repr)
+        return sorted(([_plain(key), _plain(item)] for key, item in value.items()), key=repr)
     if isinstance(value, list | tuple):
-        return [_plain(name, item) for item in value]
-    raise ValueError(
-        f"A checkpoint cannot tell one {name} from another that has {value!r} in it. Use numbers, strings, classes and "
-        "collections of these, or checkpoint=None."
-    )
+        return [_plain(item) for item in value]
+    return values.encode(value)
 
 
 def _fingerprint(about, array):
@@ -239,7 +246,7 @@ def _optimizer_state(optimizer):
 
 def _restore_optimizer(optimizer, tensors, numbers):
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    state = {int(index): dict(values) for index, values in numbers.items()}
+    state = {int(index): dict(memory) for index, memory in numbers.items()}
     for key, tensor in tensors.items():
         index, name = key.split("/", 1)
         parameter = parameters[int(index)]

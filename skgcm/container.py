@@ -25,7 +25,7 @@ DTYPES = {"F32": torch.float32, "F64": torch.float64, "I64": torch.int64, "U8": 
 # A Python object may take 24 times the bytes of its JSON ("[],"). These two keep what a file's header can cost, beside
 # its tensors, to a few MiB whatever it says.
 MAX_HEADER = 2**20  # bytes
-MAX_VALUES = 50_000  # in the JSON
+MAX_VALUES = 50_000  # in the JSON, and in the header around it
 MAX_DIGITS = 20  # of an integer: 64 bits and a sign
 
 
@@ -158,16 +158,17 @@ def write(path, tensors, metadata, kind):
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
     headers = {"format": "skgcm", "schema": str(SCHEMA), "kind": kind}
-    headers["metadata"] = json.dumps(metadata, allow_nan=False)
-    parse(headers["metadata"])
+    headers["metadata"] = as_json(metadata)
     checksum = _checksum_of(headers)
     for name, tensor in tensors.items():
         if tensor.dtype not in DTYPES.values() or not _is_finite(tensor):
             raise ValueError(f"Tensor {name!r} of type {tensor.dtype} cannot be stored, or is not finite.")
         _add(checksum, name, tensor)
     content = save(tensors, {**headers, "sha256": checksum.hexdigest()})
-    if int.from_bytes(content[:8], "little") > MAX_HEADER:
+    length = int.from_bytes(content[:8], "little")
+    if length > MAX_HEADER:
         raise ValueError(f"Everything but the tensors must fit into {MAX_HEADER} bytes as JSON, and does not.")
+    _check_number(content[8 : 8 + length], b",:[{")
     files.replace(path, content)
 
 
@@ -178,17 +179,22 @@ def _check_frame(path):
         raise ModelFileError(f"{path} is not a regular file.")
     with open(path, "rb") as file:
         size, start = os.fstat(file.fileno()).st_size, file.read(8)
+        header = int.from_bytes(start, "little")
+        text = file.read(header) if header <= MAX_HEADER else b""
     for magic, what in ((b"\x80", "a pickle (joblib's files are, too)"), (b"PK", "a zip archive, as torch.save's are")):
-        if start.startswith(magic) and int.from_bytes(start, "little") > MAX_HEADER:
+        if start.startswith(magic) and header > MAX_HEADER:
             raise ModelFileError(
                 f"{path} looks like {what}. It is not opened: that could execute code. Models that may be loaded are "
                 "written by GCMClassifier.save."
             )
-    header = int.from_bytes(start, "little")
     if len(start) < 8 or header > size - 8:
         raise ModelFileError(f"{path} is cut off, or no model file: {size} bytes, and a header that would be longer.")
     if header > MAX_HEADER:
         raise ModelFileError(f"{path} has a header of {header} bytes; there can be at most {MAX_HEADER}.")
+    try:
+        _check_number(text, b",:[{")  # before safetensors parses it: each axis of a shape takes memory, too
+    except ValueError as error:
+        raise ModelFileError(f"{path}: its header cannot be read. {error}") from error
 
 
 def _check_headers(path, headers, kind):
@@ -216,17 +222,28 @@ def _check_headers(path, headers, kind):
     return metadata
 
 
+def as_json(metadata):
+    """The text that :func:`parse` reads. Raises ValueError for what it would refuse."""
+    text = json.dumps(metadata, allow_nan=False)
+    parse(text)
+    return text
+
+
 def parse(text):
     """JSON within limits. Raises ValueError for what is no JSON, too long, too deep, too large, or said twice."""
-    values = sum(text.count(mark) for mark in ",:[{")
-    if values > MAX_VALUES:
-        raise ValueError(f"The JSON has about {values} values; there can be at most {MAX_VALUES}.")
+    _check_number(text, ",:[{")
     try:
         return json.loads(
             text, parse_int=_integer, parse_float=_number, parse_constant=_number, object_pairs_hook=_distinct
         )
     except RecursionError as error:
         raise ValueError("The JSON is nested too deeply.") from error
+
+
+def _check_number(text, marks):
+    values = sum(map(text.count, marks))
+    if values > MAX_VALUES:
+        raise ValueError(f"The JSON has about {values} values; there can be at most {MAX_VALUES}.")
 
 
 def _integer(text):

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from skgcm import files
-from skgcm.process import ieee_float32
+from skgcm.process import fork_safe, ieee_float32
 
 MAPS = ("contributions", "weights", None)
 DTYPES = ("uint8", "float32", None)
@@ -51,6 +51,7 @@ class _Graph(nn.Module):
         return scores, scores.softmax(1), *maps
 
 
+@fork_safe
 def write(path, network, image_format, classes, maps, dtype):
     """Write a network to an ONNX file. Parameters and errors as in :meth:`skgcm.GCMClassifier.to_onnx`."""
     if maps not in MAPS:

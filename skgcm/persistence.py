@@ -16,6 +16,7 @@ from torch import nn
 from skgcm import building, container, images, values
 from skgcm.container import ModelFileError
 from skgcm.network import GCM
+from skgcm.process import fork_safe
 
 # What net_params may say: numbers for the loss and the optimizer. The rest of skorch's parameters takes names of files
 # and commands too (of the compiler of compile__options, say), which a file must not choose.
@@ -36,6 +37,7 @@ FIELDS = {
 PACKAGES = ("torch", "scikit-learn", "skorch", "numpy", "safetensors")
 
 
+@fork_safe
 def save(classifier, path):
     """Write a fitted classifier to a file, see :meth:`skgcm.GCMClassifier.save`."""
     check_is_fitted(classifier)
@@ -54,6 +56,7 @@ def save(classifier, path):
         "history": [_plain(epoch) for epoch in classifier.history_],
         "versions": _versions(),
     }
+    values.check_arrays([metadata["classes"], metadata["params"]])
     tensors = net.network.state_dict()
     specs = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
     difference = _difference(net, specs)
@@ -62,6 +65,7 @@ def save(classifier, path):
     container.write(path, tensors, metadata, "model")
 
 
+@fork_safe
 def load(cls, path, device=None):
     """Read a classifier of a class from a file, see :meth:`skgcm.GCMClassifier.load`."""
     validate_parameter_constraints({"device": [str, torch.device, None]}, {"device": device}, "load")
@@ -82,6 +86,7 @@ def _restore(cls, metadata, specs, device):
     """A classifier as it was but for the weights, from what a file says. Any error is the file's fault."""
     if metadata.keys() != FIELDS:
         raise ValueError(f"its metadata has {sorted(metadata)}; expected {sorted(FIELDS)}.")
+    values.check_arrays([metadata["classes"], metadata["params"]])
     params, network = _decoded_params(cls, metadata["params"]), metadata["network"]
     if not isinstance(network, dict) or network.keys() != set(building.NETWORK_PARAMS):
         raise ValueError(f"its network has other parameters than {sorted(building.NETWORK_PARAMS)}.")
@@ -93,7 +98,12 @@ def _restore(cls, metadata, specs, device):
     _check_net_params(classifier.net_params)
     _check_sizes(network, specs)
     image_format = _set_attributes(classifier, metadata)
-    net = building.build_net(built.get_params(deep=False), image_format, len(classifier.classes_), None)
+    params = built.get_params(deep=False)
+    # a compiler serves training alone, which builds a net of its own: a file must not have it imported
+    params["net_params"] = {
+        name: value for name, value in (params["net_params"] or {}).items() if not name.startswith("compile")
+    }
+    net = building.build_net(params, image_format, len(classifier.classes_), None)
     difference = _difference(net, specs)
     if difference:
         raise ValueError(difference)

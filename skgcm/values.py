@@ -7,7 +7,7 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 
-ARRAY_BYTES = 2**20  # that an array may take: fixed-width text takes the longest string's size for each
+ARRAY_BYTES = 2**20  # that arrays may take: fixed-width text takes the longest string's size for each
 KINDS = {"b": bool, "i": int, "u": int, "f": (int, float), "U": str, "O": str}  # of a dtype -> of its items in JSON
 
 
@@ -57,6 +57,23 @@ def decode(value):
     if mark == "dict" and isinstance(content, list):
         return {decode(key): decode(item) for key, item in content}
     raise ValueError(f"A value is marked as {mark!r}.")
+
+
+def check_arrays(value):
+    """Raise ValueError where the arrays in a JSON value, all of them together, would take more than ARRAY_BYTES."""
+    total = sum(_array_bytes(value))
+    if total > ARRAY_BYTES:
+        raise ValueError(f"Its arrays take {total} bytes together; there can be at most {ARRAY_BYTES}.")
+
+
+def _array_bytes(value):
+    if isinstance(value, dict) and isinstance(value.get("dtype"), str) and isinstance(value.get("items"), list):
+        size = len(value["items"])
+        _check_dtype(value["dtype"], size)
+        yield np.dtype(value["dtype"]).itemsize * size
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _array_bytes(item)
 
 
 def encode_array(array):

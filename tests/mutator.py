@@ -26,6 +26,7 @@ import torch
 
 from skgcm import ModelFileError, container
 
+WIDE = {"array": {"dtype": "<U262143", "shape": [1], "items": [""]}}  # a MiB in memory
 ALLOWANCE = 8 * 2**20  # bytes that opening may take beside twice the file's size, see container.MAX_VALUES
 
 
@@ -182,6 +183,7 @@ def wrong_spec(content, rng):
         {"shape": [1.5]},
         {"shape": [10**400]},
         {"shape": [1] * 2000},
+        {"shape": [1] * 340_000},
         {"dtype": "U8", "shape": [size]},
         {"dtype": "F16", "shape": [size // 2]},
         {"dtype": "BOOL", "shape": [size]},
@@ -200,9 +202,9 @@ def wrong_spec(content, rng):
 
 
 def other_tensors(content, rng):
-    """One more, one less, one renamed, or thousands of empty ones."""
+    """One more, one less, one renamed, thousands of empty ones, or one of many axes."""
     header, data = split(content)
-    name, kind = rng.choice(sorted(header.keys() - {"__metadata__"})), rng.integers(5)
+    name, kind = rng.choice(sorted(header.keys() - {"__metadata__"})), rng.integers(6)
     end = len(data)
     if kind == 0:
         start, stop = header.pop(name)["data_offsets"]
@@ -217,7 +219,8 @@ def other_tensors(content, rng):
     elif kind == 3:
         header |= {f"t{i}": {"dtype": "U8", "shape": [0], "data_offsets": [end, end]} for i in range(15_000)}
     else:
-        header["more"] = {"dtype": "F32", "shape": [0, 2**62], "data_offsets": [end, end]}
+        shape = [0, 2**62] if kind == 4 else [0] + [1] * int(10 ** rng.uniform(4, 5.5))
+        header["more"] = {"dtype": "F32", "shape": shape, "data_offsets": [end, end]}
     return sign(header, data)
 
 
@@ -300,6 +303,8 @@ def hard_json(content, rng):
         "{" + ",".join(f'"{i}":1' for i in range(n)) + "}",
         '"' + "\\ud800" * 1000 + '"',
         '"' + "x" * 500_000 + '"',
+        json.dumps([WIDE] * 300),
+        json.dumps({"dict": [[i, WIDE] for i in range(300)]}),
     ]
     text = json.dumps(metadata).replace(mark, hard[rng.integers(len(hard))])
     header["__metadata__"]["metadata"] = text

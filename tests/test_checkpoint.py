@@ -153,6 +153,13 @@ def test_a_finished_fit_is_there_at_once(early_stopping, path, monkeypatch):
     assert path.read_bytes() == content
 
 
+def test_numbers_of_numpy_are_the_same_parameters(path, monkeypatch):
+    params = {**TINY, "max_epochs": np.int64(3), "lr": np.float64(0.05), "early_stopping": np.False_}
+    first = GCMClassifier(**params, checkpoint=path).fit(*draw())
+    monkeypatch.setattr(training.GCMNet, "train_step", None)
+    assert_same(GCMClassifier(**TINY, checkpoint=path).fit(*draw()), first)
+
+
 def test_without_a_random_state_the_seed_is_that_of_the_file(path, monkeypatch):
     params = {**TINY, "random_state": None}
     parts, _ = interrupted_everywhere(params, path, monkeypatch)
@@ -271,11 +278,14 @@ class Peculiar(torch.optim.SGD):
         ({"optimizer": Peculiar}, "optimizer=.* Use a class of torch.optim"),
         ({"random_state": np.random.RandomState(0)}, "random_state=.* Use an integer or None"),
         ({"warm_start": True}, "Use warm_start=False"),
-        ({"net_params": {"criterion__weight": torch.ones(3)}}, "one net_params from another"),
+        ({"net_params": {"criterion__weight": torch.ones(3)}}, "one net_params from another.*Tensor is no plain value"),
+        ({"net_params": {"optimizer__eps": np.inf}}, "one net_params from another.*inf is not finite"),
+        ({"class_weight": {10**25: 1}}, "one class_weight from another.*26 digits"),
     ],
-    ids=lambda value: None if isinstance(value, str) else next(iter(value)),
+    ids=["augment", "callbacks", "optimizer", "random-state", "warm-start", "tensor", "infinite", "digits"],
 )
-def test_what_cannot_be_restored_is_named(params, message, path):
+def test_what_cannot_be_restored_is_named_before_training(params, message, path, monkeypatch):
+    monkeypatch.setattr(training.GCMNet, "train_step", None)
     with pytest.raises(ValueError, match=f"{message}.*checkpoint=None"):
         GCMClassifier(**{**TINY, **params}, checkpoint=path).fit(*draw())
     assert not path.exists()

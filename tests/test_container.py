@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 
+import mutator
 import pytest
 import torch
 
@@ -112,9 +113,10 @@ def test_links_and_permissions_stay(tmp_path, tensors):
         ({}, {"a": float("nan")}, "JSON compliant"),
         ({}, {"a": 10**30}, "31 digits"),
         ({}, {"a": [0] * 60_000}, "at most 50000"),
+        ({"t" * 9 + str(i): torch.zeros(0) for i in range(6000)}, {}, "at most 50000"),
         ({}, {"a": "x" * 2**20}, "must fit into 1048576 bytes"),
     ],
-    ids=["nan", "inf", "type", "json-nan", "digits", "values", "long"],
+    ids=["nan", "inf", "type", "json-nan", "digits", "values", "tensors", "long"],
 )
 def test_what_could_not_be_read_is_not_written(tmp_path, tensors, metadata, message):
     with pytest.raises(ValueError, match=message):
@@ -141,6 +143,17 @@ def test_what_could_not_be_read_is_not_written(tmp_path, tensors, metadata, mess
 def test_json_has_limits(text, message):
     with pytest.raises(ValueError, match=message):
         container.parse(text)
+
+
+def test_a_shape_of_many_axes_is_refused_before_it_is_parsed(tmp_path, tensors, monkeypatch):
+    path = tmp_path / "model.gcm"
+    container.write(path, tensors, {}, "model")
+    header, data = mutator.split(path.read_bytes())
+    header["more"] = {"dtype": "F32", "shape": [0] + [1] * 60_000, "data_offsets": [len(data), len(data)]}
+    path.write_bytes(mutator.sign(header, data))
+    monkeypatch.setattr(container, "safe_open", None)
+    with pytest.raises(ModelFileError, match=r"its header cannot be read\..* at most 50000"):
+        container.read(path, "model")
 
 
 def test_a_missing_file_a_folder_and_a_pipe(tmp_path):

@@ -177,11 +177,11 @@ def test_parameters_set_after_the_fit_are_kept_beside_those_of_the_network(image
     check_same(clf, loaded, images[0])
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # from PyTorch's own import of its compiler
-def test_a_compiled_network_is_stored_as_what_was_compiled(images, clf, path):
-    compiled = pickle.loads(pickle.dumps(clf)).set_params(net_params={"compile": True})
+def test_a_compiled_network_is_stored_as_what_was_compiled_and_loaded_without_a_compiler(images, clf, path):
+    compiled = pickle.loads(pickle.dumps(clf)).set_params(net_params={"compile": True, "compile__mode": "default"})
     loaded = again(compiled, path)
-    assert loaded.net_.module_ is not loaded.net_.network  # lazily: nothing is compiled before it runs
+    assert loaded.net_params == compiled.net_params  # for the next fit
+    assert loaded.net_.module_ is loaded.net_.network
     check_same(clf, loaded, images[0])
     check_same(clf, again(loaded, path), images[0])
 
@@ -302,6 +302,14 @@ def test_a_parameter_of_a_later_version_is_named_and_one_that_is_missing_has_its
     check_same(clf, GCMClassifier.load(path), images[0])
     edit(path, lambda metadata: metadata["params"].update(attention=True))
     with pytest.raises(ModelFileError, match=r"parameters \['attention'\], which GCMClassifier of this version"):
+        GCMClassifier.load(path)
+
+
+@pytest.mark.parametrize("param", ["image_shape", "value_range"])
+def test_arrays_that_are_large_together_are_refused_before_they_are_made(clf, path, param):
+    clf.save(path)
+    edit(path, lambda metadata: metadata["params"].update({param: [mutator.WIDE] * 300}))
+    with pytest.raises(ModelFileError, match=r"arrays take 31457.* bytes together; there can be at most 1048576"):
         GCMClassifier.load(path)
 
 

@@ -331,6 +331,30 @@ class TestFork:
         np.testing.assert_allclose(scores, clf.decision_function(images[0]), atol=1e-3)
         assert (within, after) == ({1}, 2)
 
+    @pytest.mark.parametrize("way", ["load", "save", "to_onnx"])
+    def test_a_child_can_keep_a_network_of_the_default_size(self, images, two_threads, tmp_path, way):
+        # beyond PyTorch's grain of 32,768 numbers copies and random weights are made by several threads
+        clf = GCMClassifier(max_epochs=1, device="cpu", random_state=0).fit(*images)
+        path, written = tmp_path / "model.gcm", tmp_path / "written"
+        clf.save(path)
+        expected = clf.decision_function(images[0])
+
+        def child():
+            if way == "load":
+                return GCMClassifier.load(path).decision_function(images[0])
+            return getattr(clf, way)(written)
+
+        if way == "to_onnx":
+            pytest.importorskip("onnxscript")
+            pytest.importorskip("onnxruntime")
+        found = in_fork(child)
+        if way == "load":
+            np.testing.assert_array_equal(found, expected)
+        elif way == "save":
+            np.testing.assert_array_equal(GCMClassifier.load(written).decision_function(images[0]), expected)
+        else:
+            assert written.stat().st_size > 100_000
+
     def test_a_child_has_the_flags_that_the_user_set_though_another_thread_was_predicting(self, clf, images):
         backend, entered, leave = torch.backends.mkldnn.conv, threading.Event(), threading.Event()
         found = backend.fp32_precision
