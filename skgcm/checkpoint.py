@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from skgcm import container, files, values
+from skgcm import container, files, history, values
 from skgcm.building import draw_seed, resolve_device, resolve_precision
 
 KIND = "checkpoint"
@@ -110,9 +110,10 @@ class Checkpoint:
             net.module_.load_state_dict(parts["module"])
             net.criterion_.load_state_dict(parts["criterion"])
             _restore_optimizer(net.optimizer_, parts["optimizer"], self.metadata["optimizer"])
-            columns = [parts["history"][name].tolist() for name in self.metadata["history"]]
-            for epoch in zip(*columns, strict=True):
-                net.history.append({"batches": [], **dict(zip(self.metadata["history"], epoch, strict=True))})
+            n = self.metadata["history"]["epochs"]
+            if not 1 <= n <= net.max_epochs:
+                raise ValueError(f"it has {n} epochs of {net.max_epochs}")
+            net.history = history.unpack(parts["history"], self.metadata["history"])
             stopping = _early_stopping(net)
             if stopping is not None:
                 for name, kind in STOPPING.items():
@@ -131,8 +132,7 @@ class Checkpoint:
 
     def save(self, net, finished):
         """Write where a net is after an epoch. Where that fails, warn for the first time and leave the last file."""
-        names = [name for name in net.history[-1] if name != "batches"]
-        tensors = {f"history/{name}": torch.from_numpy(np.asarray(net.history[:, name])) for name in names}
+        tensors, epochs = history.pack(net.history)
         tensors |= {f"module/{name}": tensor for name, tensor in net.module_.state_dict().items()}
         tensors |= {f"criterion/{name}": tensor for name, tensor in net.criterion_.state_dict().items()}
         optimizer_tensors, optimizer = _optimizer_state(net.optimizer_)
@@ -145,7 +145,7 @@ class Checkpoint:
             "premises": self.premises,
             "random_state": int(self.random_state),
             "finished": bool(finished),
-            "history": names,
+            "history": epochs,
             "optimizer": optimizer,
             "early_stopping": early_stopping,
             "torch": torch.__version__,

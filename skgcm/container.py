@@ -36,6 +36,10 @@ class ModelFileError(ValueError):
     """
 
 
+class HeaderError(ValueError):
+    """Beside tensors, there is more to write than a reader would read."""
+
+
 @dataclass(frozen=True)
 class Opened:
     """A file whose header was read and checked, and whose tensors were not read yet.
@@ -167,7 +171,7 @@ def write(path, tensors, metadata, kind):
     content = save(tensors, {**headers, "sha256": checksum.hexdigest()})
     length = int.from_bytes(content[:8], "little")
     if length > MAX_HEADER:
-        raise ValueError(f"Everything but the tensors must fit into {MAX_HEADER} bytes as JSON, and does not.")
+        raise HeaderError(f"Everything but the tensors must fit into {MAX_HEADER} bytes as JSON, and does not.")
     _check_number(content[8 : 8 + length], b",:[{")
     files.replace(path, content)
 
@@ -243,7 +247,7 @@ def parse(text):
 def _check_number(text, marks):
     values = sum(map(text.count, marks))
     if values > MAX_VALUES:
-        raise ValueError(f"The JSON has about {values} values; there can be at most {MAX_VALUES}.")
+        raise HeaderError(f"The JSON has about {values} values; there can be at most {MAX_VALUES}.")
 
 
 def _integer(text):
