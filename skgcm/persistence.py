@@ -3,16 +3,13 @@
 import inspect
 import json
 import math
-import platform
 import reprlib
-from importlib.metadata import version
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from sklearn.utils._param_validation import validate_parameter_constraints
 from sklearn.utils.validation import check_is_fitted
-from torch import nn
 
 from skgcm import building, container, history, images, values
 from skgcm.container import ModelFileError
@@ -39,7 +36,6 @@ REMEDIES = {
     "feature_names_in": "Before saving, del clf.feature_names_in_, and predict on arrays, without names.",
     "classes": "Fit with fewer or shorter labels, or with integers. Or use joblib.",
 }
-PACKAGES = ("torch", "scikit-learn", "skorch", "numpy", "safetensors")
 
 
 @fork_safe
@@ -67,7 +63,7 @@ def save(classifier, path):
         # not always the parameters', which may have been set since
         "network": {name: values.encode(getattr(net, f"module__{name}")) for name in building.NETWORK_PARAMS},
         "history": epochs,
-        "versions": _versions(),
+        "versions": container.versions(),
     }
     values.check_arrays([metadata["classes"], metadata["params"]])
     tensors = net.network.state_dict()
@@ -161,15 +157,8 @@ def _fill(network, tensors):
             own[name].copy_(tensor)
         else:
             columns[name.removeprefix(history.PREFIX)] = tensor
-    check_variances(network)
+    building.check_variances(network)
     return columns
-
-
-def check_variances(network):
-    """Raise ValueError for a network whose batch norm has negative variances."""
-    for name, module in network.named_modules():
-        if isinstance(module, nn.BatchNorm2d) and not (module.running_var >= 0).all():
-            raise ValueError(f"{name}.running_var has negative values, and is a variance.")
 
 
 # ---- parameters ------------------------------------------------------------------------------------------------------
@@ -242,12 +231,3 @@ def _difference(net, specs):
     if wrong:
         return f"tensor {wrong[0]!r} is {specs[wrong[0]]}, not {expected[wrong[0]]} ({len(wrong)} such)."
     return ""
-
-
-# ---- versions --------------------------------------------------------------------------------------------------------
-
-
-def _versions():
-    from skgcm import __version__  # defined once all modules are imported
-
-    return {"skgcm": __version__, "python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
