@@ -110,3 +110,10 @@ def build_net(params, image_format, n_classes, class_weights):
     if not params["weight_decay"]:
         del own["optimizer__weight_decay"]
     return GCMNet(**{"criterion": torch.nn.CrossEntropyLoss, **optimizer_params, **own, **further})
+
+
+def check_variances(network):
+    """Raise ValueError for a network out of a file whose batch norm has negative variances."""
+    for name, module in network.named_modules():
+        if isinstance(module, torch.nn.BatchNorm2d) and not (module.running_var >= 0).all():
+            raise ValueError(f"{name}.running_var has negative values, and is a variance.")

@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from skgcm import container, files, values
-from skgcm.building import draw_seed, resolve_device, resolve_precision
+from skgcm import container, files, history, values
+from skgcm.building import check_variances, draw_seed, resolve_device, resolve_precision
 
 KIND = "checkpoint"
 FREE = {"checkpoint", "transform_maps", "verbose"}  # parameters that a fit's result does not depend on
+VERSIONS = ("skgcm", "torch", "scikit-learn", "skorch", "numpy")  # that training depends on
 # what skorch's EarlyStopping remembers, beside weights
 STOPPING = {"misses_": int, "dynamic_threshold_": float, "best_epoch_": int}
 
@@ -37,7 +38,7 @@ class Checkpoint:
     Attributes
     ----------
     random_state : int
-        What the fit's seed is drawn from, the file's where there is one.
+        What the fit's seed is drawn from: the parameter or, where that is None, the file's.
 
     Raises
     ------
@@ -51,7 +52,7 @@ class Checkpoint:
         self.path = _checked_path(params["checkpoint"])
         _check_restorable(params)
         files.discard_leftovers(self.path)
-        self.premises = _described(params)
+        self.premises, self.versions = _described(params), container.versions()
         self.premises["X"] = _fingerprint((rows.dtype.str, len(rows), image_shape), rows)
         self.premises["y"] = _fingerprint((classes.dtype.str, classes.tolist()), y)
         self.random_state, self.tensors, self.warned = params["random_state"], None, False
@@ -64,8 +65,12 @@ class Checkpoint:
             raise container.ModelFileError(f"{error} {self._begin_anew}") from error
         else:
             with self._parsing():
-                found, self.random_state = dict(self.metadata["premises"]), int(self.metadata["random_state"])
+                found, seed = dict(self.metadata["premises"]), self.metadata["random_state"]
+                if type(seed) is not int or not 0 <= seed < 2**32:
+                    raise ValueError(f"its random_state is {seed!r}")
             self._check_same(found)
+            if self.random_state is None:
+                self.random_state = seed
 
     @property
     def _begin_anew(self):
@@ -107,22 +112,23 @@ class Checkpoint:
             for key, tensor in self.tensors.items():
                 part, name = key.split("/", 1)
                 parts[part][name] = tensor
-            net.module_.load_state_dict(parts["module"])
+            stopping = _early_stopping(net)
+            for weights in (parts["module"],) if stopping is None else (parts["best"], parts["module"]):
+                net.module_.load_state_dict(weights)
+                check_variances(net.network)
             net.criterion_.load_state_dict(parts["criterion"])
             _restore_optimizer(net.optimizer_, parts["optimizer"], self.metadata["optimizer"])
-            columns = [parts["history"][name].tolist() for name in self.metadata["history"]]
-            for epoch in zip(*columns, strict=True):
-                net.history.append({"batches": [], **dict(zip(self.metadata["history"], epoch, strict=True))})
-            stopping = _early_stopping(net)
+            net.history = _restored_history(parts["history"], self.metadata["history"], net.max_epochs)
             if stopping is not None:
                 for name, kind in STOPPING.items():
                     setattr(stopping, name, kind(self.metadata["early_stopping"][name]))
-                stopping.best_model_weights_ = parts["best"] or None
-            finished, version = self.metadata["finished"], self.metadata["torch"]
-        if not finished and version != torch.__version__:
+                stopping.best_model_weights_ = parts["best"]
+            finished, then, now = self.metadata["finished"], self.metadata["versions"], self.versions
+            others = [f"{name} {then[name]} (this is {now[name]})" for name in VERSIONS if then[name] != now[name]]
+        if not finished and others:
             warnings.warn(
-                f"{self.path} was written with PyTorch {version}, and this is {torch.__version__}: training goes on, "
-                "but ends in slightly other weights than without the interruption.",
+                f"{self.path} was written with {', '.join(others)}: training goes on, but may end in slightly other "
+                "weights than without the interruption.",
                 UserWarning,
                 stacklevel=7,  # the line that calls fit
             )
@@ -131,8 +137,7 @@ class Checkpoint:
 
     def save(self, net, finished):
         """Write where a net is after an epoch. Where that fails, warn for the first time and leave the last file."""
-        names = [name for name in net.history[-1] if name != "batches"]
-        tensors = {f"history/{name}": torch.from_numpy(np.asarray(net.history[:, name])) for name in names}
+        tensors, epochs = history.pack(net.history)
         tensors |= {f"module/{name}": tensor for name, tensor in net.module_.state_dict().items()}
         tensors |= {f"criterion/{name}": tensor for name, tensor in net.criterion_.state_dict().items()}
         optimizer_tensors, optimizer = _optimizer_state(net.optimizer_)
@@ -145,10 +150,10 @@ class Checkpoint:
             "premises": self.premises,
             "random_state": int(self.random_state),
             "finished": bool(finished),
-            "history": names,
+            "history": epochs,
             "optimizer": optimizer,
             "early_stopping": early_stopping,
-            "torch": torch.__version__,
+            "versions": self.versions,
         }
         try:
             container.write(self.path, tensors, metadata, KIND)
@@ -226,6 +231,15 @@ def _fingerprint(about, array):
     digest = hashlib.sha256(repr(about).encode())
     digest.update(array)
     return digest.hexdigest()
+
+
+def _restored_history(columns, content, max_epochs):
+    n = content["epochs"]
+    if not 1 <= n <= max_epochs:
+        raise ValueError(f"it has {n} epochs of {max_epochs}")
+    if columns["epoch"].tolist() != list(range(1, n + 1)):
+        raise ValueError("its epochs are not numbered from 1")
+    return history.unpack(columns, content)
 
 
 def _early_stopping(net):

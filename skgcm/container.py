@@ -8,10 +8,12 @@ import hashlib
 import json
 import math
 import os
+import platform
 import reprlib
 import stat
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -27,6 +29,7 @@ DTYPES = {"F32": torch.float32, "F64": torch.float64, "I64": torch.int64, "U8": 
 MAX_HEADER = 2**20  # bytes
 MAX_VALUES = 50_000  # in the JSON, and in the header around it
 MAX_DIGITS = 20  # of an integer: 64 bits and a sign
+PACKAGES = ("torch", "scikit-learn", "skorch", "numpy", "safetensors")
 
 
 class ModelFileError(ValueError):
@@ -34,6 +37,10 @@ class ModelFileError(ValueError):
 
     Raised for anything wrong with the content; a file that is missing or may not be read is an OSError as everywhere.
     """
+
+
+class HeaderError(ValueError):
+    """Beside tensors, there is more to write than a reader would read."""
 
 
 @dataclass(frozen=True)
@@ -167,9 +174,16 @@ def write(path, tensors, metadata, kind):
     content = save(tensors, {**headers, "sha256": checksum.hexdigest()})
     length = int.from_bytes(content[:8], "little")
     if length > MAX_HEADER:
-        raise ValueError(f"Everything but the tensors must fit into {MAX_HEADER} bytes as JSON, and does not.")
+        raise HeaderError(f"Everything but the tensors must fit into {MAX_HEADER} bytes as JSON, and does not.")
     _check_number(content[8 : 8 + length], b",:[{")
     files.replace(path, content)
+
+
+def versions():
+    """Versions of all that a model depends on, by name, to be written beside it."""
+    from skgcm import __version__  # defined once all modules are imported
+
+    return {"skgcm": __version__, "python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
 def _check_frame(path):
@@ -243,7 +257,7 @@ def parse(text):
 def _check_number(text, marks):
     values = sum(map(text.count, marks))
     if values > MAX_VALUES:
-        raise ValueError(f"The JSON has about {values} values; there can be at most {MAX_VALUES}.")
+        raise HeaderError(f"The JSON has about {values} values; there can be at most {MAX_VALUES}.")
 
 
 def _integer(text):

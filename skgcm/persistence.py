@@ -1,19 +1,17 @@
 """A fitted classifier <-> a file that can be opened without executing what is in it."""
 
 import inspect
+import json
 import math
-import platform
 import reprlib
-from importlib.metadata import version
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from sklearn.utils._param_validation import validate_parameter_constraints
 from sklearn.utils.validation import check_is_fitted
-from skorch.history import History
-from torch import nn
 
-from skgcm import building, container, images, values
+from skgcm import building, container, history, images, values
 from skgcm.container import ModelFileError
 from skgcm.network import GCM
 from skgcm.process import fork_safe
@@ -34,7 +32,10 @@ FIELDS = {
     "history",
     "versions",
 }
-PACKAGES = ("torch", "scikit-learn", "skorch", "numpy", "safetensors")
+REMEDIES = {
+    "feature_names_in": "Before saving, del clf.feature_names_in_, and predict on arrays, without names.",
+    "classes": "Fit with fewer or shorter labels, or with integers. Or use joblib.",
+}
 
 
 @fork_safe
@@ -42,6 +43,14 @@ def save(classifier, path):
     """Write a fitted classifier to a file, see :meth:`skgcm.GCMClassifier.save`."""
     check_is_fitted(classifier)
     net, params = classifier.net_, classifier.get_params(deep=False)
+    columns, epochs = history.pack(classifier.history_)
+    try:
+        history.check_length(epochs)
+    except ValueError as error:
+        raise ValueError(
+            f"{error} Nothing but the random numbers of further training depends on them: before saving, keep the "
+            "newest with del clf.history_[:-1000], or use joblib."
+        ) from error
     metadata = {
         "classes": _encoded("classes_", classifier.classes_, values.encode_array, "Fit with labels that are text."),
         "image_shape": list(classifier.image_shape_),
@@ -53,8 +62,8 @@ def save(classifier, path):
         },
         # not always the parameters', which may have been set since
         "network": {name: values.encode(getattr(net, f"module__{name}")) for name in building.NETWORK_PARAMS},
-        "history": [_plain(epoch) for epoch in classifier.history_],
-        "versions": _versions(),
+        "history": epochs,
+        "versions": container.versions(),
     }
     values.check_arrays([metadata["classes"], metadata["params"]])
     tensors = net.network.state_dict()
@@ -62,7 +71,11 @@ def save(classifier, path):
     difference = _difference(net, specs)
     if difference:
         raise ValueError(f"net_ cannot be stored, since its network was changed: {difference}")
-    container.write(path, tensors, metadata, "model")
+    try:
+        container.write(path, tensors | columns, metadata, "model")
+    except container.HeaderError as error:
+        largest = max(metadata, key=lambda name: len(json.dumps(metadata[name])))
+        raise ValueError(f"{error} Most of it is of {largest}. {REMEDIES.get(largest, 'Use joblib.')}") from error
 
 
 @fork_safe
@@ -73,12 +86,14 @@ def load(cls, path, device=None):
         building.resolve_device(device)
     with container.opened(path, "model") as file:
         try:
-            classifier = _restore(cls, file.metadata, file.specs, device)
-        except (MemoryError, torch.OutOfMemoryError):
+            specs = {name: spec for name, spec in file.specs.items() if not name.startswith(history.PREFIX)}
+            classifier = _restore(cls, file.metadata, specs, device)
+            columns = _fill(classifier.net_.network, file.tensors())
+            classifier.history_ = classifier.net_.history = history.unpack(columns, file.metadata["history"])
+        except (MemoryError, torch.OutOfMemoryError, OSError, ModelFileError, SafetensorError):
             raise
         except Exception as error:  # whatever skorch, an optimizer or a loss raise at what only a file would tell them
             raise ModelFileError(f"{path} cannot be loaded as a {cls.__name__}: {str(error)[:500]}") from error
-        _fill(classifier.net_.network, file.tensors(), path)
     return classifier
 
 
@@ -87,6 +102,7 @@ def _restore(cls, metadata, specs, device):
     if metadata.keys() != FIELDS:
         raise ValueError(f"its metadata has {sorted(metadata)}; expected {sorted(FIELDS)}.")
     values.check_arrays([metadata["classes"], metadata["params"]])
+    history.check_length(metadata["history"])
     params, network = _decoded_params(cls, metadata["params"]), metadata["network"]
     if not isinstance(network, dict) or network.keys() != set(building.NETWORK_PARAMS):
         raise ValueError(f"its network has other parameters than {sorted(building.NETWORK_PARAMS)}.")
@@ -108,8 +124,7 @@ def _restore(cls, metadata, specs, device):
     if difference:
         raise ValueError(difference)
     net.initialize()
-    net.history = _history(metadata["history"])
-    classifier.net_, classifier.history_ = net, net.history
+    classifier.net_ = net
     return classifier
 
 
@@ -134,14 +149,16 @@ def _set_attributes(classifier, metadata):
 
 
 @torch.no_grad()
-def _fill(network, tensors, path):
-    """Copy (name, tensor) pairs into a network of the same names and shapes."""
-    own = network.state_dict()
+def _fill(network, tensors):
+    """Copy (name, tensor) pairs into a network of the same names and shapes. Returns the history's, {NAME: Tensor}."""
+    own, columns = network.state_dict(), {}
     for name, tensor in tensors:
-        own[name].copy_(tensor)
-    for name, module in network.named_modules():
-        if isinstance(module, nn.BatchNorm2d) and not (module.running_var >= 0).all():
-            raise ModelFileError(f"{path}: {name}.running_var has negative values, and is a variance.")
+        if name in own:
+            own[name].copy_(tensor)
+        else:
+            columns[name.removeprefix(history.PREFIX)] = tensor
+    building.check_variances(network)
+    return columns
 
 
 # ---- parameters ------------------------------------------------------------------------------------------------------
@@ -214,37 +231,3 @@ def _difference(net, specs):
     if wrong:
         return f"tensor {wrong[0]!r} is {specs[wrong[0]]}, not {expected[wrong[0]]} ({len(wrong)} such)."
     return ""
-
-
-# ---- history, versions -----------------------------------------------------------------------------------------------
-
-
-def _plain(epoch):
-    """What JSON can hold of an epoch's record."""
-    plain = {}
-    for name, value in epoch.items():
-        if value is None or isinstance(value, bool | int | float | str | np.number | np.bool_):
-            try:
-                plain[name] = values.encode(value)
-            except ValueError:  # not finite: something that a callback measured and nothing depends on
-                plain[name] = None
-    return plain
-
-
-def _history(epochs):
-    history = History()
-    for epoch in epochs:
-        if (
-            not isinstance(epoch, dict)
-            or "batches" in epoch
-            or any(isinstance(value, dict | list) for value in epoch.values())
-        ):
-            raise TypeError("its history has records that are no numbers or text.")
-        history.append({"batches": [], **epoch})
-    return history
-
-
-def _versions():
-    from skgcm import __version__  # defined once all modules are imported
-
-    return {"skgcm": __version__, "python": platform.python_version(), **{name: version(name) for name in PACKAGES}}

@@ -396,7 +396,11 @@ def wrong_values(content, rng):
         "channels_first": [0, "yes", None],
         "value_range": [[1, 0], [0, 0], [0], "01", None, [0, 1, 2], [0, "x"], {"tuple": [0, 1]}],
         "feature_names_in": [[], ["a"], "x" * 64, [1] * 64, 5],
-        "history": [1, None, [1], [{"a": []}], [{"batches": 1}], {"a": 1}],
+        "history": [1, None, [1], [{"a": []}], [{"batches": 1}], {"a": 1}]
+        + [metadata["history"] | {"epochs": n} for n in (-1, 0, 10**4, 10**6, 10**18, True, 1.0, "1")]
+        + [metadata["history"] | {"others": others} for others in ({"dur": []}, {"a": [[0, 1]]}, [], None)]
+        + [metadata["history"] | {"names": names} for names in ([], ["epoch"] * 4, ["batches"], [[]], 5)]
+        + [{"epochs": 1, "names": ["a"], "others": {"a": column}} for column in ([[2, 1]], [[0, []]], [0], 5)],
     }
     field = rng.choice([*options, *whole])
     if field in whole:

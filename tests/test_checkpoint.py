@@ -170,6 +170,12 @@ def test_without_a_random_state_the_seed_is_that_of_the_file(path, monkeypatch):
     assert container.read(path, "checkpoint")[1]["random_state"] != seed
 
 
+def test_with_a_random_state_the_seed_is_not_that_of_the_file(path, monkeypatch):
+    interrupt("save", TINY, path, monkeypatch)
+    _with(random_state=77)(path)
+    assert_same(GCMClassifier(**TINY, checkpoint=path).fit(*draw()), GCMClassifier(**TINY).fit(*draw()))
+
+
 def test_ctrl_c_leaves_the_estimator_as_it_was_and_the_last_epoch_in_the_file(path, monkeypatch):
     clf = GCMClassifier(**TINY).fit(*draw())
     clf.set_params(checkpoint=path)
@@ -254,15 +260,16 @@ def test_the_same_data_in_another_layout_are_the_same(layout, finished):
     assert_same(GCMClassifier(**TINY, checkpoint=finished).fit(layout(X), y.tolist()), GCMClassifier(**TINY).fit(X, y))
 
 
-def test_another_version_of_pytorch_is_a_warning_while_there_is_something_to_train(path, monkeypatch):
-    params = {**TINY, "checkpoint": path}
+@pytest.mark.parametrize("package", ["skgcm", "torch", "scikit-learn", "skorch", "numpy"])
+def test_another_version_is_a_warning_while_there_is_something_to_train(package, path, monkeypatch):
+    params, other = {**TINY, "checkpoint": path}, container.versions() | {package: "0.1"}
     with monkeypatch.context() as patch:
-        patch.setattr(torch, "__version__", "1.0")
+        patch.setattr(container, "versions", lambda: other)
         interrupt("save", TINY, path, monkeypatch)
-    with pytest.warns(UserWarning, match=r"written with PyTorch 1\.0, and this is") as found:
+    with pytest.warns(UserWarning, match=rf"written with {package} 0\.1 \(this is [^,]*\): training goes on") as found:
         GCMClassifier(**params).fit(*draw())
-    assert found[0].filename == __file__
-    monkeypatch.setattr(torch, "__version__", "1.0")
+    assert [warning.filename for warning in found] == [__file__]
+    monkeypatch.setattr(container, "versions", lambda: other)
     GCMClassifier(**params).fit(*draw())  # nothing to train
 
 
@@ -322,6 +329,36 @@ def _with_another_momentum(path):
     container.write(path, tensors, metadata, "checkpoint")
 
 
+def _with(**changes):
+    def change(path):
+        tensors, metadata = container.read(path, "checkpoint")
+        container.write(path, tensors, metadata | changes, "checkpoint")
+
+    return change
+
+
+def _without_history(path):
+    tensors, metadata = container.read(path, "checkpoint")
+    tensors = {key: value[:0] if key[:7] == "history" else value for key, value in tensors.items()}
+    metadata["history"]["epochs"] = 0
+    container.write(path, tensors, metadata, "checkpoint")
+
+
+def _renumbered(path):
+    tensors, metadata = container.read(path, "checkpoint")
+    tensors["history/epoch"] += 1
+    container.write(path, tensors, metadata, "checkpoint")
+
+
+def _of_negative_variance(part):
+    def change(path):
+        tensors, metadata = container.read(path, "checkpoint")
+        tensors[f"{part}/encoder.mix.1.running_var"][0] = -1
+        container.write(path, tensors, metadata, "checkpoint")
+
+    return change
+
+
 DAMAGES = {
     "bit": (_flipped, "checksum"),
     "cut": (lambda path: os.truncate(path, path.stat().st_size // 2), "damaged"),
@@ -329,13 +366,21 @@ DAMAGES = {
     "model": (lambda path: container.write(path, {}, {}, "model"), "kind 'model', not 'checkpoint'"),
     "no-metadata": (lambda path: container.write(path, {}, {}, "checkpoint"), "parts do not belong together"),
     "momentum": (_with_another_momentum, r"momentum_buffer has shape \(1, 1, 3, 3\) for a parameter of \(4, 1, 3, 3\)"),
+    "seed-negative": (_with(random_state=-5), "its random_state is -5"),
+    "seed-large": (_with(random_state=2**32), "its random_state is 4294967296"),
+    "seed-text": (_with(random_state="1"), "its random_state is '1'"),
+    "no-history": (_without_history, "it has 0 epochs of 3"),
+    "renumbered": (_renumbered, "not numbered from 1"),
+    "variance": (_of_negative_variance("module"), "running_var has negative values"),
+    "best-variance": (_of_negative_variance("best"), "running_var has negative values"),
     "no-weights": (_without_module, "parts do not belong together.*Missing key"),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_checkpoint_is_an_error_with_a_remedy(damage, path):
-    clf = GCMClassifier(**TINY, checkpoint=path).fit(*draw())
+    stopping = {"early_stopping": True, "validation_fraction": 0.2} if damage == "best-variance" else {}
+    clf = GCMClassifier(**TINY, **stopping, checkpoint=path).fit(*draw())
     before = vars(clf).copy()
     change, message = DAMAGES[damage]
     change(path)

@@ -275,6 +275,31 @@ def test_of_the_history_what_json_holds_is_stored(clf, path):
     assert loaded.history_[0] == clf.history_[0] | {"accuracy": 0.5, "best": True, "ratio": None}
 
 
+def test_a_long_history_is_stored(clf, path):
+    changed = pickle.loads(pickle.dumps(clf))
+    changed.history_[:] = [{**clf.history_[0], "epoch": i + 1} for i in range(12_000)]
+    changed.history_[7]["valid_loss"] = 0.5
+    assert again(changed, path).history_ == changed.history_
+
+
+def test_one_too_long_says_what_to_do(clf, path):
+    changed = pickle.loads(pickle.dumps(clf))
+    changed.history_ *= 10_000
+    with pytest.raises(ValueError, match=r"history_ has 20000 epochs .*at most 13636 .*del clf\.history_\[:-1000\]"):
+        changed.save(path)
+    del changed.history_[:-1000]
+    assert len(again(changed, path).history_) == 1000
+
+
+def test_too_many_column_names_say_what_to_do(images, clf, path):
+    changed = pickle.loads(pickle.dumps(clf))
+    changed.feature_names_in_ = np.array([f"pixel {i}" for i in range(50_000)], dtype=object)
+    with pytest.raises(ValueError, match=r"Most of it is of feature_names_in\. .*del clf\.feature_names_in_"):
+        changed.save(path)
+    del changed.feature_names_in_
+    check_same(clf, again(changed, path), images[0])
+
+
 # ---- what cannot be loaded -------------------------------------------------------------------------------------------
 
 
