@@ -50,7 +50,7 @@ def begun(log):
 
 
 def unfinished(path):
-    return list(path.parent.glob(f".{path.name}.*.tmp"))
+    return list(path.parent.glob(".skgcm-*.tmp"))
 
 
 def killed(name, path, log, epochs, delay):
