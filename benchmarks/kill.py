@@ -50,7 +50,7 @@ def begun(log):
 
 
 def unfinished(path):
-    return list(path.parent.glob(f".{path.name}.*.tmp"))
+    return list(path.parent.glob(".skgcm-*.tmp"))
 
 
 def killed(name, path, log, epochs, delay):
@@ -156,7 +156,8 @@ def main():
         "# A training process that is killed",
         "",
         f"{origin(head)} scikit-learn's 1,797 digits, `checkpoint=`, killed with SIGKILL and restarted; compared "
-        "with a fit that was never interrupted.",
+        "with a fit that was never interrupted. A write lasts until the new file has taken the old one's place: an "
+        "unfinished file of a whole file's size was written to its end, and not yet renamed.",
         "",
         "| | kills | within a write | most epochs repeated by a kill | epochs | weights | history | left behind |",
         "|---|---|---|---|---|---|---|---|",

@@ -1,6 +1,7 @@
 """Files that are written whole or not at all."""
 
 import glob
+import hashlib
 import os
 import secrets
 import shutil
@@ -13,8 +14,8 @@ def replace(path, content):
     A link stays a link, and a file keeps its mode. Raises OSError where it cannot be written.
     """
     path = os.path.realpath(path)
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.tmp")
+    folder, _ = os.path.split(path)
+    temporary = os.path.join(folder, f"{_prefix(path)}{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "xb") as file:
             with suppress(FileNotFoundError):
@@ -28,16 +29,23 @@ def replace(path, content):
             os.unlink(temporary)
         raise
     if os.name == "posix":  # elsewhere a folder cannot be opened, and its entries are not ours to flush
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with suppress(PermissionError):  # of a folder that may be written to but not read: the file is there
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 def discard_leftovers(path):
     """Remove what processes that were killed within :func:`replace` to this path have left beside it."""
-    folder, name = os.path.split(os.path.realpath(path))
-    for leftover in glob.glob(os.path.join(glob.escape(folder), f".{glob.escape(name)}.{'[0-9a-f]' * 8}.tmp")):
+    path = os.path.realpath(path)
+    pattern = glob.escape(os.path.join(os.path.dirname(path), _prefix(path))) + "[0-9a-f]" * 8 + ".tmp"
+    for leftover in glob.glob(pattern):
         with suppress(FileNotFoundError):
             os.unlink(leftover)
+
+
+def _prefix(path):
+    """How temporary names for a path begin: short, since its own name may be as long as the system allows."""
+    return f".skgcm-{hashlib.sha256(os.fsencode(os.path.basename(path))).hexdigest()[:16]}-"

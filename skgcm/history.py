@@ -13,7 +13,7 @@ DTYPES = {bool: torch.uint8, int: torch.int64, float: torch.float64}
 # An epoch is a dict in Python, and takes ten times its bytes in a file: as much as 8 values beside its own. This keeps
 # a history to 4 MiB: 13,636 epochs of 3 values.
 MAX_VALUES = 150_000
-KINDS = {dtype: kind for kind, dtype in DTYPES.items()}
+TYPES = {dtype: kind for kind, dtype in DTYPES.items()}
 
 
 def pack(epochs):
@@ -52,7 +52,7 @@ def unpack(tensors, content):
         if name in others:
             column = others[name]
         else:
-            column = zip(range(n), map(KINDS[tensors[name].dtype], tensors[name].tolist()), strict=True)
+            column = zip(range(n), map(TYPES[tensors[name].dtype], tensors[name].tolist()), strict=True)
         for i, value in column:
             if i < 0 or isinstance(value, dict | list):
                 raise ValueError(f"its history has {name!r} of no epoch, or that is no number or text.")

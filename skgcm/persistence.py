@@ -66,6 +66,7 @@ def save(classifier, path):
         "versions": container.versions(),
     }
     values.check_arrays([metadata["classes"], metadata["params"]])
+    _check_params(classifier)
     tensors = net.network.state_dict()
     specs = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
     difference = _difference(net, specs)
@@ -109,9 +110,8 @@ def _restore(cls, metadata, specs, device):
     if device is not None:
         params["device"] = device
     classifier, built = cls(**params), cls(**{**params, **network})
-    for estimator in (classifier, built):
-        estimator._validate_params()
-    _check_net_params(classifier.net_params)
+    built._validate_params()
+    _check_params(classifier)
     _check_sizes(network, specs)
     image_format = _set_attributes(classifier, metadata)
     params = built.get_params(deep=False)
@@ -197,6 +197,16 @@ def _decoded_params(cls, encoded):
             "the class and version that wrote it."
         )
     return {name: values.decode(value) for name, value in encoded.items()}
+
+
+def _check_params(classifier):
+    """Raise ValueError for parameters that are wrong whatever the images are."""
+    classifier._validate_params()
+    _check_net_params(classifier.net_params)
+    if classifier.image_shape is not None:
+        images.check_image_shape(classifier.image_shape)
+    if classifier.value_range is not None:
+        images.check_value_range(classifier.value_range)
 
 
 def _check_net_params(net_params):

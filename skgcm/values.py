@@ -8,7 +8,14 @@ import numpy as np
 import torch
 
 ARRAY_BYTES = 2**20  # that arrays may take: fixed-width text takes the longest string's size for each
-KINDS = {"b": bool, "i": int, "u": int, "f": (int, float), "U": str, "O": str}  # of a dtype -> of its items in JSON
+ITEM_TYPES = {
+    "b": bool,
+    "i": int,
+    "u": int,
+    "f": (int, float),
+    "U": str,
+    "O": str,
+}  # of a dtype -> of its items in JSON
 
 
 def encode(value):
@@ -92,7 +99,7 @@ def decode_array(content):
     dtype, shape, items = content["dtype"], content["shape"], content["items"]
     if not (isinstance(items, list) and isinstance(shape, list) and isinstance(dtype, str)):
         raise TypeError("An array has a dtype, shape or items of a wrong type.")
-    expected = KINDS[_check_dtype(dtype, len(items))]
+    expected = ITEM_TYPES[_check_dtype(dtype, len(items))]
     if not all(isinstance(item, expected) and (expected is bool or not isinstance(item, bool)) for item in items):
         raise TypeError(f"An array of dtype {dtype} has items of another type.")
     try:

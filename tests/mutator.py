@@ -347,8 +347,13 @@ def wrong_values(content, rng):
                 "random_state": [-1, 2**40, 1.5, "x"],
                 "lr": [0, -1, "x", None, True and [1]],
                 "batch_size": [0, 1.5],
-                "image_shape": [1, "x"],
-                "value_range": [{"array": array | {"dtype": "<U9999999"}}, {"array": array | {"shape": [2**62, 4]}}],
+                "image_shape": [1, "x", [], [8.0, 8], {"tuple": [0, 8]}],
+                "value_range": [
+                    [1, 0],
+                    ["a", "b"],
+                    {"array": array | {"dtype": "<U9999999"}},
+                    {"array": array | {"shape": [2**62, 4]}},
+                ],
                 "class_weight": [1, {"dict": [[[1], 2]]}, {"dict": [1]}, {"dict": 1}, {"set": []}, {"a": 1, "b": 2}],
                 "verbose": [-1, "x", {"pickle": "gASVHgAA"}],
             }.items()

@@ -8,7 +8,7 @@ import mutator
 import pytest
 import torch
 
-from skgcm import ModelFileError, container
+from skgcm import ModelFileError, container, files
 
 
 @pytest.fixture
@@ -91,6 +91,44 @@ def test_a_folder_that_is_not_there_is_an_os_error(tmp_path):
     with pytest.raises(IsADirectoryError):
         container.write(tmp_path, {}, {}, "model")
     assert os.listdir(tmp_path) == []
+
+
+def test_a_name_may_be_as_long_as_the_system_allows(tmp_path, tensors):
+    path = tmp_path / ("x" * 251 + ".gcm")
+    container.write(path, tensors, METADATA, "model")
+    assert container.read(path, "model")[1] == METADATA
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_may_not_be_read_gets_its_file(tmp_path, tensors, monkeypatch):
+    path, opening = tmp_path / "model.gcm", os.open
+
+    def refusing(name, *args):
+        if name == str(tmp_path):
+            raise PermissionError(errno.EACCES, "Permission denied", name)
+        return opening(name, *args)
+
+    monkeypatch.setattr(os, "open", refusing)
+    container.write(path, tensors, METADATA, "model")
+    assert container.read(path, "model")[1] == METADATA
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = ["run.ckpt", "run2.ckpt", "[r]un.ckpt"]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", lambda old, new: None)  # the new files stay as they are when a process is killed
+        for name in names:
+            files.replace(name, b"new")
+    others = [".run.ckpt.0123abcd.tmp", ".skgcm-0123456789abcdef-01234567.tmp", *names]
+    for name in others:
+        (tmp_path / name).write_bytes(b"old")
+    assert len(os.listdir(tmp_path)) == len(others) + 3
+    files.discard_leftovers("run.ckpt")
+    assert len(os.listdir(tmp_path)) == len(others) + 2
+    for name in names:
+        files.discard_leftovers(tmp_path / name)
+    assert sorted(os.listdir(tmp_path)) == sorted(others)
 
 
 def test_links_and_permissions_stay(tmp_path, tensors):

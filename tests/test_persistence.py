@@ -330,6 +330,20 @@ def test_a_parameter_of_a_later_version_is_named_and_one_that_is_missing_has_its
         GCMClassifier.load(path)
 
 
+@pytest.mark.parametrize(
+    ("param", "value"), [("image_shape", [0, 7]), ("image_shape", ["x"]), ("value_range", [1, 0]), ("n_stages", 0)]
+)
+def test_parameters_that_are_wrong_are_neither_saved_nor_loaded(clf, path, param, value):
+    changed = pickle.loads(pickle.dumps(clf)).set_params(**{param: value})
+    with pytest.raises(ValueError, match=param):
+        changed.save(path)
+    assert not path.exists()
+    clf.save(path)
+    edit(path, lambda metadata: metadata["params"].update({param: value}))
+    with pytest.raises(ModelFileError, match=param):
+        GCMClassifier.load(path)
+
+
 @pytest.mark.parametrize("param", ["image_shape", "value_range"])
 def test_arrays_that_are_large_together_are_refused_before_they_are_made(clf, path, param):
     clf.save(path)
