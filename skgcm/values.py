@@ -8,14 +8,8 @@ import numpy as np
 import torch
 
 ARRAY_BYTES = 2**20  # that arrays may take: fixed-width text takes the longest string's size for each
-ITEM_TYPES = {
-    "b": bool,
-    "i": int,
-    "u": int,
-    "f": (int, float),
-    "U": str,
-    "O": str,
-}  # of a dtype -> of its items in JSON
+# of a dtype -> of its items in JSON
+ITEM_TYPES = {"b": bool, "i": int, "u": int, "f": (int, float), "U": str, "O": str}
 
 
 def encode(value):
