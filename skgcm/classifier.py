@@ -706,7 +706,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             For what cannot be stored, because it is code: a callable `augment`, `callbacks`, an `optimizer` class, a
             RandomState as `random_state`, `net_params` other than numbers for the loss and the optimizer, ``compile``
             and ``cuda_graph``. Also for labels other than text, numbers and bool, and for more text than a file may
-            have: a history of 13,000 epochs and tens of thousands of column names or labels.
+            have: histories of more than about 10,000 epochs, tens of thousands of column names or labels.
         OSError
             Where the file cannot be written.
 
