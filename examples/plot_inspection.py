@@ -87,7 +87,7 @@ share = (inside[0] - inside[1]) / margin[shown[3]]
 print(f"test image {shown[3]}: {share:.0%} of the decision lies inside the box {tuple(map(int, box))}")
 ax, colour = display.image_axes_[3], "#ffb000"
 ax.add_patch(Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, color=colour, linewidth=1.5))
-ax.text(left, top - 2, f"{share:.0%} of the decision", color=colour, fontsize=8, clip_on=True)
+ax.text((left + right) / 2, top + 1, f"{share:.0%}", color=colour, fontsize=8, ha="center", va="top", weight="bold")
 
 path = Path("inspection.png").resolve()
 display.figure_.savefig(path, dpi=150)
