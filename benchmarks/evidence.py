@@ -29,20 +29,21 @@ from skgcm.metrics import deletion_curve, energy_in_boxes, grid_pointing_game, p
 
 PLAIN = {"mosaic": 0, "sparsity": 0.0, "polarity": "bright"}
 MOSAIC, SPARSITY, BOTH = {"mosaic": 3}, {"sparsity": 0.04}, {"polarity": "both"}
-GCM = {
+OPTIONS = {
     "GCM": {},
     "GCM, mosaic": MOSAIC,
     "GCM, sparsity": SPARSITY,
     "GCM, mosaic and sparsity": {**MOSAIC, **SPARSITY},
     "GCM, mosaic and sparsity, polarity both": {**MOSAIC, **SPARSITY, **BOTH},
-}
-CNN = {"CNN": {}, "CNN, mosaic": MOSAIC}
-NEU = {
-    "GCM": {},
     "GCM, polarity both": BOTH,
-    "GCM, mosaic and sparsity": {**MOSAIC, **SPARSITY},
-    "GCM, mosaic and sparsity, polarity both": {**MOSAIC, **SPARSITY, **BOTH},
+    "CNN": {},
+    "CNN, mosaic": MOSAIC,
 }
+# which of them a table has, in its order
+CIFAR10 = [name for name in OPTIONS if name != "GCM, polarity both"]
+DIGITS = [name for name in OPTIONS if name.startswith("GCM")]
+NEU = ["GCM", "GCM, polarity both", "GCM, mosaic and sparsity", "GCM, mosaic and sparsity, polarity both"]
+NEU += ["CNN", "CNN, mosaic"]
 SHOWN = "GCM, mosaic and sparsity, polarity both"  # in the picture of steel
 FEW = 50  # grids for Integrated Gradients, which takes STEPS times as long as the others
 SHARE = 0.25  # of the pixels, those of least evidence, whose loss should not matter
@@ -50,7 +51,7 @@ SHARE = 0.25  # of the pixels, those of least evidence, whose loss should not ma
 
 def explainers(name, clf):
     """{row of the table: explain}, callables (X, labels) -> maps (n, k, R, C)."""
-    if name in CNN:
+    if name.startswith("CNN"):
         return {f"{method} on the {name}": PostHoc(clf, method) for method in METHODS}
     return {name: contributions(clf), f"{name}: contrast": contrasts(clf)}
 
@@ -72,20 +73,17 @@ def unaligned(explain, X, labels, indices, seed=42):
     """
     rng, canvas, shares = np.random.default_rng(seed), 104, []
     for cells in indices:
-        image = np.full((1, canvas, canvas, 3), X[cells].mean((0, 1, 2)), X.dtype)
-        inside = np.zeros((9, canvas, canvas), bool)
+        image, boxes = np.full((1, canvas, canvas, 3), X[cells].mean((0, 1, 2)), X.dtype), []
         offset = rng.integers(0, canvas - 96 + 1, 2)
         heights, widths = (rng.permutation([24, 32, 40]) for _ in range(2))
         tops, lefts = (o + np.cumsum([0, *sizes[:2]]) for o, sizes in zip(offset, (heights, widths), strict=True))
         for cell, index in enumerate(cells):
             i, j = divmod(cell, 3)
-            place = slice(tops[i], tops[i] + heights[i]), slice(lefts[j], lefts[j] + widths[j])
+            left, top, right, bottom = lefts[j], tops[i], lefts[j] + widths[j], tops[i] + heights[i]
             resized = Image.fromarray(X[index]).resize((int(widths[j]), int(heights[i])), Image.Resampling.BILINEAR)
-            image[0][place] = np.asarray(resized)
-            inside[cell][place] = True
-        maps = np.maximum(explain(image, labels[cells][None])[0], 0).astype(np.float64)
-        overall = maps.sum((1, 2))
-        shares.append(np.divide((maps * inside).sum((1, 2)), overall, out=np.zeros(9), where=overall > 0))
+            image[0, top:bottom, left:right] = np.asarray(resized)
+            boxes.append([(left, top, right, bottom)])
+        shares.append(energy_in_boxes(explain(image, labels[cells][None])[0], boxes))
     return np.array(shares)
 
 
@@ -117,10 +115,9 @@ def cifar10_rows(args, fit):
     fit_params = {"max_epochs": args.epochs, "augment": "shift+flip"}
     rows = defaultdict(list)
     for seed in args.seeds:
-        for name, options in (GCM | CNN).items():
-            kind = name[:3]
-            params = {**PLAIN, **fit_params, **options, "random_state": seed}
-            clf, seconds = fit(kind, params, X, y)
+        for name in CIFAR10:
+            params = {**PLAIN, **fit_params, **OPTIONS[name], "random_state": seed}
+            clf, seconds = fit(name[:3], params, X, y)
             if args.fit:
                 continue
             proba, accuracy = clf.predict_proba(X_test), clf.score(X_test, y_test)
@@ -172,8 +169,8 @@ def neu_rows(args, fit):
     boxes = read_boxes(folder, paths, size / 200)
     rows = defaultdict(list)
     for seed in args.seeds:
-        for name, options in {**NEU, **CNN}.items():
-            params = {**PLAIN, "max_epochs": args.neu_epochs, "augment": "shift+flip", **options}
+        for name in NEU:
+            params = {**PLAIN, "max_epochs": args.neu_epochs, "augment": "shift+flip", **OPTIONS[name]}
             clf, seconds = fit(name[:3], {**params, "random_state": seed}, X, y)
             if args.fit:
                 continue
@@ -222,8 +219,8 @@ def digits_rows(args, fit):
     rows = defaultdict(list)
     for seed in args.seeds:
         X_fit, X_test, y_fit, y_test = train_test_split(X, y, test_size=1 / 3, stratify=y, random_state=seed)
-        for name, options in {**GCM, "GCM, polarity both": BOTH}.items():
-            clf, seconds = fit("GCM", {**PLAIN, **options, "random_state": seed}, X_fit, y_fit)
+        for name in DIGITS:
+            clf, seconds = fit("GCM", {**PLAIN, **OPTIONS[name], "random_state": seed}, X_fit, y_fit)
             if args.fit:
                 continue
             rows[name].append({"seed": seed, "accuracy": clf.score(X_test, y_test), "fit_s": seconds})
