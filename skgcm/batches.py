@@ -68,5 +68,11 @@ class Batches:
 
 
 def fits(n_bytes, device):
-    """Whether so many bytes should lie on the device throughout training; the processor needs no copy."""
-    return device.type == "cuda" and n_bytes <= SHARE * torch.cuda.mem_get_info(device)[0]
+    """Whether so many bytes should lie on the device throughout training; the processor needs no copy.
+
+    What PyTorch holds there without using it, of the fit before for instance, is free as well.
+    """
+    if device.type != "cuda":
+        return False
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return n_bytes <= SHARE * (torch.cuda.mem_get_info(device)[0] + unused)
