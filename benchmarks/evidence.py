@@ -7,7 +7,7 @@ cifar10.npz as for benchmarks/paper.py; NEU-DET is a folder with train/CLASS/FIL
 (split, class, file, box_class, xmin, ymin, xmax, ymax in pixels). Writes benchmarks/results/evidence-PART.md and .json.
 
 --only cifar10 | neu | digits    some of the tables
---fit            only the fits, one seed after the other: with --keep, several processes can share them
+--jobs N         N seeds side by side, which share the processor's cores
 --keep FOLDER    fits are kept there, and not repeated for the same data and parameters; empty it when the code changes
 """
 
@@ -20,6 +20,7 @@ from _attribution import METHODS, STEPS, PostHoc, contrasts, contributions
 from _common import RESULTS, cifar10, machine, origin, versions, write
 from _fits import keeping
 from _steel import draw, read_boxes
+from joblib import Parallel, delayed
 from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -28,7 +29,8 @@ from skgcm.datasets import load_image_folder
 from skgcm.metrics import deletion_curve, energy_in_boxes, grid_pointing_game, pointing_game
 
 PLAIN = {"mosaic": 0, "sparsity": 0.0, "polarity": "bright"}
-MOSAIC, SPARSITY, BOTH = {"mosaic": 3}, {"sparsity": 0.04}, {"polarity": "both"}
+MOSAIC, SPARSITY, BOTH = {"mosaic": 3}, {"sparsity": 0.06}, {"polarity": "both"}
+SETTINGS = f"Where a row says so: mosaics of side {MOSAIC['mosaic']}, sparsity {SPARSITY['sparsity']}."
 OPTIONS = {
     "GCM": {},
     "GCM, mosaic": MOSAIC,
@@ -40,12 +42,13 @@ OPTIONS = {
     "CNN, mosaic": MOSAIC,
 }
 # which of them a table has, in its order
-CIFAR10 = [name for name in OPTIONS if name != "GCM, polarity both"]
+CIFAR10 = ["GCM", "GCM, mosaic and sparsity", "CNN", "CNN, mosaic"]
 DIGITS = [name for name in OPTIONS if name.startswith("GCM")]
 NEU = ["GCM", "GCM, polarity both", "GCM, mosaic and sparsity", "GCM, mosaic and sparsity, polarity both"]
 NEU += ["CNN", "CNN, mosaic"]
 SHOWN = "GCM, mosaic and sparsity, polarity both"  # in the picture of steel
 FEW = 50  # grids for Integrated Gradients, which takes STEPS times as long as the others
+UNIFORM = "a map that is the same everywhere"
 SHARE = 0.25  # of the pixels, those of least evidence, whose loss should not matter
 
 
@@ -110,33 +113,29 @@ def dependence(clf, explain, X, y):
     return {"before": before, "kept": after / before, "deletion": most.area, "insertion": least.area}
 
 
-def cifar10_rows(args, fit):
+def cifar10_rows(args, fit, seed):
     X, y, X_test, y_test = cifar10(args.cifar10)
-    fit_params = {"max_epochs": args.epochs, "augment": "shift+flip"}
-    rows = defaultdict(list)
-    for seed in args.seeds:
-        for name in CIFAR10:
-            params = {**PLAIN, **fit_params, **OPTIONS[name], "random_state": seed}
-            clf, seconds = fit(name[:3], params, X, y)
-            if args.fit:
-                continue
-            proba, accuracy = clf.predict_proba(X_test), clf.score(X_test, y_test)
-            few = X_test[: args.images], y_test[: args.images]
-            for row, explain in explainers(name, clf).items():
-                slow = row.startswith("Integrated")
-                n_grids = min(FEW, args.grids) if slow else args.grids
-                games, played = located(explain, X_test, y_test, proba, n_grids, everything=not slow)
-                found = {"accuracy": accuracy, "games": games, "grids": played, "fit_s": seconds}
-                found |= dependence(clf, explain, *few)
-                rows[row].append({"seed": seed, "mosaics": params["mosaic"] > 0, **found})
-                print(row, rows[row][-1], flush=True)
+    rows = {}
+    for name in CIFAR10:
+        params = {**PLAIN, "max_epochs": args.epochs, "augment": "shift+flip", **OPTIONS[name], "random_state": seed}
+        clf, seconds = fit(name[:3], params, X, y)
+        proba, accuracy = clf.predict_proba(X_test), clf.score(X_test, y_test)
+        few = X_test[: args.images], y_test[: args.images]
+        for row, explain in explainers(name, clf).items():
+            slow = row.startswith("Integrated")
+            n_grids = min(FEW, args.grids) if slow else args.grids
+            games, played = located(explain, X_test, y_test, proba, n_grids, everything=not slow)
+            found = {"mosaics": params["mosaic"] > 0, "accuracy": accuracy, "fit_s": seconds}
+            rows[row] = {**found, "games": games, "grids": played, **dependence(clf, explain, *few)}
+            print(row, seed, rows[row], flush=True)
     return rows
 
 
 def cifar10_table(rows, args):
     text = (
         f"CIFAR-10, {args.epochs} epochs, shifts and flips, seeds {args.seeds}; means over the seeds, of the test "
-        f"images. Grid pointing: share of the positive evidence that lies on its own image, mean / median, in up "
+        f"images. {SETTINGS} Accuracy: mean (each seed). "
+        f"Grid pointing: share of the positive evidence that lies on its own image, mean / median, in up "
         f"to {args.grids} grids of the protocol ({FEW} for Integrated Gradients, which has {STEPS} steps); 3 × 3 is "
         "the layout that models with mosaics were trained in, 2 × 2 and unaligned grids (cells of 24 to 40 pixels at "
         "random places) are not. Kept: probability of the true class after the 25 % of pixels with the least evidence "
@@ -149,7 +148,8 @@ def cifar10_table(rows, args):
     for row, runs in rows.items():
         keys = "accuracy", "before", "kept", "deletion", "insertion"
         mean = {key: np.mean([run[key] for run in runs]) for key in keys}
-        cells = [row, "yes" if runs[0]["mosaics"] else "no", f"{100 * mean['accuracy']:.2f}"]
+        accuracies = ", ".join(f"{100 * run['accuracy']:.2f}" for run in runs)
+        cells = [row, "yes" if runs[0]["mosaics"] else "no", f"{100 * mean['accuracy']:.2f} ({accuracies})"]
         for game in ("3 × 3", "2 × 2", "unaligned"):
             both = [run["games"][game] for run in runs if game in run["games"]]
             cells.append(" / ".join(f"{value:.3f}" for value in np.mean(both, axis=0)) if both else "")
@@ -162,44 +162,42 @@ def cifar10_table(rows, args):
 # ---- NEU-DET ---------------------------------------------------------------------------------------------------------
 
 
-def neu_rows(args, fit):
+def neu_rows(args, fit, seed):
     folder, size = Path(args.neu), args.size
     X, y = load_image_folder(folder / "train", size=size)
     X_test, y_test, paths = load_image_folder(folder / "test", size=size, return_paths=True)
     boxes = read_boxes(folder, paths, size / 200)
-    rows = defaultdict(list)
-    for seed in args.seeds:
-        for name in NEU:
-            params = {**PLAIN, "max_epochs": args.neu_epochs, "augment": "shift+flip", **OPTIONS[name]}
-            clf, seconds = fit(name[:3], {**params, "random_state": seed}, X, y)
-            if args.fit:
-                continue
-            if name == SHOWN and seed == args.seeds[0]:
-                draw(clf, X_test, y_test, boxes, RESULTS / f"evidence-neu-{size}.png")
-            found = {"seed": seed, "accuracy": clf.score(X_test, y_test), "fit_s": seconds}
-            for row, explain in explainers(name, clf).items():
-                maps = true_class(explain, X_test, y_test)
-                energy, hits = energy_in_boxes(maps, boxes), pointing_game(maps, boxes)
-                by_class = {label: energy[y_test == label].mean() for label in clf.classes_}
-                rows[row].append({**found, "energy": energy.mean(), "pointing": hits.mean(), "energy_of": by_class})
-                print(row, rows[row][-1], flush=True)
-    if not args.fit:
-        ones = np.ones(X_test.shape[:3])
-        chance = energy_in_boxes(ones, boxes)
-        by_class = {label: chance[y_test == label].mean() for label in np.unique(y_test)}
-        rows["a map that is the same everywhere"].append({"energy": chance.mean(), "energy_of": by_class})
+    rows = {}
+    for name in NEU:
+        params = {**PLAIN, "max_epochs": args.neu_epochs, "augment": "shift+flip", **OPTIONS[name]}
+        clf, seconds = fit(name[:3], {**params, "random_state": seed}, X, y)
+        if name == SHOWN and seed == args.seeds[0]:
+            draw(clf, X_test, y_test, boxes, RESULTS / f"evidence-neu-{size}.png")
+        found = {"accuracy": clf.score(X_test, y_test), "fit_s": seconds}
+        for row, explain in explainers(name, clf).items():
+            maps = true_class(explain, X_test, y_test)
+            rows[row] = {**found, **in_boxes(maps, boxes, y_test), "pointing": pointing_game(maps, boxes).mean()}
+            print(row, seed, rows[row], flush=True)
+    rows[UNIFORM] = in_boxes(np.ones(X_test.shape[:3]), boxes, y_test)
     return rows
+
+
+def in_boxes(maps, boxes, y):
+    """Mean share of the evidence in the boxes: of all images, and of each class."""
+    energy = energy_in_boxes(maps, boxes)
+    return {"energy": energy.mean(), "energy_of": {label: energy[y == label].mean() for label in np.unique(y)}}
 
 
 def neu_table(rows, args):
     text = (
         f"NEU-DET at {args.size} × {args.size}, {args.neu_epochs} epochs, shifts and flips, seeds {args.seeds}; means "
-        "over the seeds, of the 360 test images. Energy: share of the positive evidence for the true class inside the "
+        f"over the seeds, of the 360 test images. {SETTINGS} "
+        "Energy: share of the positive evidence for the true class inside the "
         "boxes of its class; pointing: share of the images whose largest evidence lies in one. The post-hoc methods "
         f"explain a CNN of the same size, trained alike. The picture: {SHOWN}, first seed, the first test image of "
         "each class, with its boxes."
     )
-    labels = list(rows["a map that is the same everywhere"][0]["energy_of"])
+    labels = list(rows[UNIFORM][0]["energy_of"])
     heads = ["maps", "accuracy", "energy in boxes", "pointing", *(f"energy: {label}" for label in labels)]
     lines = [text, "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row, runs in rows.items():
@@ -214,21 +212,19 @@ def neu_table(rows, args):
 # ---- digits ----------------------------------------------------------------------------------------------------------
 
 
-def digits_rows(args, fit):
+def digits_rows(args, fit, seed):
     X, y = load_digits(return_X_y=True)
-    rows = defaultdict(list)
-    for seed in args.seeds:
-        X_fit, X_test, y_fit, y_test = train_test_split(X, y, test_size=1 / 3, stratify=y, random_state=seed)
-        for name in DIGITS:
-            clf, seconds = fit("GCM", {**PLAIN, **OPTIONS[name], "random_state": seed}, X_fit, y_fit)
-            if args.fit:
-                continue
-            rows[name].append({"seed": seed, "accuracy": clf.score(X_test, y_test), "fit_s": seconds})
+    X_fit, X_test, y_fit, y_test = train_test_split(X, y, test_size=1 / 3, stratify=y, random_state=seed)
+    rows = {}
+    for name in DIGITS:
+        clf, seconds = fit("GCM", {**PLAIN, **OPTIONS[name], "random_state": seed}, X_fit, y_fit)
+        rows[name] = {"accuracy": clf.score(X_test, y_test), "fit_s": seconds}
     return rows
 
 
 def digits_table(rows, args):
-    lines = ["scikit-learn's digits, 8 × 8, a third held out, 30 epochs: what the options cost in accuracy.", ""]
+    text = "scikit-learn's digits, 8 × 8, a third held out, 30 epochs: what the options cost in accuracy."
+    lines = [f"{text} {SETTINGS}", ""]
     lines += ["| | accuracy, mean | of each seed |", "|---|---|---|"]
     for name, runs in rows.items():
         accuracies = [100 * run["accuracy"] for run in runs]
@@ -256,7 +252,7 @@ def main():
     parser.add_argument("--size", type=int, default=64, help="side of the NEU-DET images; the files have 200")
     parser.add_argument("--grids", type=int, default=500)
     parser.add_argument("--images", type=int, default=1000, help="for deletion and insertion")
-    parser.add_argument("--fit", action="store_true")
+    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--keep")
     args = parser.parse_args()
     for part in args.only:
@@ -265,14 +261,16 @@ def main():
     fit = keeping(args.keep)
     for part in args.only:
         make, table = PARTS[part]
-        rows = make(args, fit)
-        if args.fit:
-            continue
+        rows = defaultdict(list)
+        of_seeds = Parallel(n_jobs=args.jobs)(delayed(make)(args, fit, seed) for seed in args.seeds)
+        for seed, of_seed in zip(args.seeds, of_seeds, strict=True):
+            for row, found in of_seed.items():
+                rows[row].append({"seed": seed, **found})
         options = {
             "cifar10": f" --cifar10 cifar10.npz --epochs {args.epochs} --grids {args.grids} --images {args.images}",
             "neu": f" --neu NEU-DET --neu-epochs {args.neu_epochs} --size {args.size}",
             "digits": "",
-        }[part]
+        }[part] + (f" --jobs {args.jobs}" if args.jobs > 1 else "")
         head = {
             "command": f"python benchmarks/evidence.py --only {part} --seeds {' '.join(map(str, args.seeds))}{options}",
             "machine": machine(),

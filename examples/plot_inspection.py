@@ -47,7 +47,7 @@ X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=1 / 4, strat
 clf = GCMClassifier(
     polarity="both",
     mosaic=3,
-    sparsity=0.04,
+    sparsity=0.06,
     max_epochs=20,
     batch_size=32,
     augment="shift+flip",

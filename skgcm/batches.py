@@ -70,7 +70,7 @@ class Batches:
 def fits(n_bytes, device):
     """Whether so many bytes should lie on the device throughout training; the processor needs no copy.
 
-    What PyTorch holds there without using it, of the fit before for instance, is free as well.
+    What PyTorch's allocator has kept, of an earlier fit for instance, counts as free: all but fragments of it is.
     """
     if device.type != "cuda":
         return False

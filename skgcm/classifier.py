@@ -68,7 +68,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         must classify that cell alone, so that evidence comes to lie on the object. 0: no mosaics.
     sparsity : float, default=0.0
         Weight in the loss of the sum over classes of the mean ``|CCM_j|``: evidence that only cancels evidence is
-        dropped. Reached after the first 30 % of a fit's steps. 0: no penalty.
+        dropped. With the one-cycle schedule the weight rises linearly from 0 to this value over `max_epochs`, and a fit
+        that stops early ends with less; else it is constant, as in `partial_fit`. 0: no penalty.
     optimizer : {"sgd", "adamw"} or a class of torch.optim, default="sgd"
         "sgd" has Nesterov momentum 0.9.
     lr : float, default=0.05

@@ -17,7 +17,6 @@ from skgcm.batches import Batches
 from skgcm.graphs import Step
 
 WARM_UP = 0.25  # share of a one-cycle schedule in which the learning rate rises
-RAMP = 0.3  # share of a fit in which the sparsity penalty rises
 
 
 def learning_rate_factor(position):
@@ -47,7 +46,7 @@ class GCMNet(NeuralNetClassifier):
     mosaic : int
         Every second batch is laid out as mosaics of this side; 0: none.
     sparsity : float
-        Weight of the penalty on contributions, reached after a first part of each fit.
+        Weight of the penalty on contributions. With the one-cycle schedule it rises linearly from 0 to this value.
     seed : int
         Initial weights, order of the batches and augmentation all follow from it and from the number of the epoch.
     cuda_graph : bool
@@ -209,7 +208,8 @@ class GCMNet(NeuralNetClassifier):
             position = (epoch + (step + 0.5) / steps) / epochs
             grid = self.mosaic if self.mosaic and (epoch * steps + step) % 2 else 1
             rates = [peak * learning_rate_factor(position) for peak in peaks]
-            yield rates, {"grid": grid, "sparsity": self.sparsity * min(1.0, position / RAMP)}
+            sparsity = self.sparsity * (position if self.lr_schedule == "one-cycle" else 1.0)
+            yield rates, {"grid": grid, "sparsity": sparsity}
 
     def _train_epoch(self, batches, scheduled, plan, progress):
         """Mean loss of one pass. The losses stay on the device until the end: the host waits once an epoch."""

@@ -61,3 +61,12 @@ def test_a_read_only_array_is_uploaded_without_a_warning(monkeypatch):
 
 def test_the_processor_keeps_no_copy():
     assert Batches(_dataset(10), 5).resident is None
+
+
+def test_memory_that_pytorch_has_kept_on_a_gpu_is_free(monkeypatch):
+    for name, n_bytes in {"memory_reserved": 70, "memory_allocated": 30}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, n_bytes=n_bytes: n_bytes)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (60, 1000))
+    assert batches.fits(25, torch.device("cuda"))
+    assert not batches.fits(26, torch.device("cuda"))
+    assert not batches.fits(1, torch.device("cpu"))

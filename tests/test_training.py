@@ -36,6 +36,22 @@ def test_a_fit_with_mosaics_and_sparsity_adds_up_and_repeats_itself(polarity):
     assert all(norm.momentum == 0.1 for norm in one.net_.network.modules() if isinstance(norm, torch.nn.BatchNorm2d))
 
 
+def test_the_penalty_rises_over_a_fit_and_not_where_nothing_is_scheduled(monkeypatch):
+    seen, train_step = [], training.GCMNet.train_step_single
+
+    def watched(net, batch, grid, sparsity):
+        seen.append(sparsity)
+        return train_step(net, batch, grid, sparsity)
+
+    monkeypatch.setattr(training.GCMNet, "train_step_single", watched)
+    X, y = np.random.default_rng(0).random((16, 6, 6)), np.arange(16) % 2
+    clf = GCMClassifier(**{**TINY, "max_epochs": 2}, sparsity=0.8).fit(X, y)
+    assert seen == pytest.approx([0.1, 0.3, 0.5, 0.7])
+    clf.partial_fit(X, y)
+    GCMClassifier(**{**TINY, "max_epochs": 1}, sparsity=0.8, lr_schedule="constant").fit(X, y)
+    assert seen[4:] == [0.8] * 4
+
+
 TINY = {"encoder_width": 4, "max_epochs": 3, "batch_size": 8, "device": "cpu", "random_state": 0}
 
 

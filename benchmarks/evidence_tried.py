@@ -1,0 +1,174 @@
+"""What was tried so that evidence lies on the object, and so that the decision depends on little else.
+
+    python benchmarks/evidence_tried.py --cifar10 cifar10.npz                # all rows, one after the other
+    python benchmarks/evidence_tried.py --cifar10 cifar10.npz --only plain   # the other rows stay as they are
+
+Short fits on 45,000 of CIFAR-10's training images, one seed, measured on the other 5,000: enough to choose what to
+train at length (benchmarks/evidence.py), not to report. Writes benchmarks/results/evidence-tried.md and .json.
+"""
+
+import argparse
+import json
+import time
+from contextlib import nullcontext
+from typing import NamedTuple
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from _attribution import contrasts, contributions
+from _common import RESULTS, cifar10, machine, origin, versions, write
+
+from skgcm import GCMClassifier, building, mosaics, training
+from skgcm.metrics import deletion_curve, grid_pointing_game
+from skgcm.network import GCM
+
+EPOCHS, HELD_OUT, GRIDS, IMAGES = 5, 5000, 60, 1000
+
+
+class Trial(training.GCMNet):
+    """GCMNet with what it does not offer."""
+
+    ramp = 1.0  # share of the fit in which the penalty rises
+    second_look = 0.0  # share of the plain batches in which images lose up to half of their pixels, of least evidence
+    in_mosaics = False  # True: images lose them in that share of the mosaics, and in no plain batch
+    look_from = 0.0  # share of the fit before the first second look
+    statistics = True  # whether batches of a second look count in batch norm's running statistics
+
+    def _plan(self, peaks, epoch, epochs, steps):
+        for step, (rates, options) in enumerate(super()._plan(peaks, epoch, epochs, steps)):
+            position = (epoch + (step + 0.5) / steps) / epochs
+            self.looking = position >= self.look_from
+            yield rates, {**options, "sparsity": self.sparsity * min(1.0, position / self.ramp)}
+
+    def _learn(self, images, labels, grid, penalised):
+        context = nullcontext()
+        here = self.second_look and self.looking and self.in_mosaics == (grid > 1)
+        if here and torch.rand(1, generator=self.augmenting_, device=images.device) < self.second_look:
+            images = self._without_the_least(images, labels)
+            context = nullcontext() if self.statistics else mosaics.statistics_kept(self.network)
+        with context:
+            return super()._learn(images, labels, grid, penalised)
+
+    @torch.no_grad()
+    def _without_the_least(self, images, labels):
+        self.module_.eval()
+        _, _, cwm, _ = self.network.evidence(images, labels[:, None])
+        self.module_.train()
+        ccm = sum(maps[:, 0] * light for maps, light in zip(cwm, self.network.lights(images), strict=True))
+        ranks = ccm.flatten(1).argsort(1).argsort(1).view_as(ccm)
+        shares = torch.rand(len(images), 1, 1, generator=self.augmenting_, device=images.device) / 2
+        least = (ranks < shares * ccm[0].numel())[:, None]
+        images = torch.where(least, images.mean((0, 2, 3), keepdim=True), images)
+        return images.contiguous(memory_format=torch.channels_last)
+
+
+class Cancelling(GCM):
+    """The penalty is on what cancels within a map, mean |CCM| - |mean CCM|, and not on evidence as such."""
+
+    def forward(self, *args, **options):
+        out = super().forward(*args, **options)
+        return (out[0], out[1] - out[0].abs()) if isinstance(out, tuple) else out
+
+
+class Row(NamedTuple):
+    sparsity: float = 0.0  # with mosaics of 3 x 3 unless 0
+    trial: dict = {}  # attributes of Trial
+    polarity: str = "bright"
+    network: type = GCM
+
+
+EARLY = {"ramp": 0.3}
+PLAIN_LOOK = {"second_look": 0.5, "statistics": False}
+MOSAIC_LOOK = {"second_look": 0.5, "in_mosaics": True, "look_from": 0.3}
+TRIED = {
+    "plain": Row(),
+    "mosaic, sparsity rising to 0.04 in 30 % of the fit": Row(0.04, EARLY),
+    "mosaic, penalty on cancelling alone, rising to 0.06 in 30 %": Row(0.06, EARLY, network=Cancelling),
+    "mosaic, sparsity to 0.04 in 30 %, second look in all plain batches": Row(0.04, {**EARLY, "second_look": 1.0}),
+    "mosaic, sparsity to 0.04 in 30 %, second look in half of the plain batches": Row(0.04, {**EARLY, **PLAIN_LOOK}),
+    "mosaic, sparsity rising to 0.06": Row(0.06),
+    "mosaic, sparsity rising to 0.12": Row(0.12),
+    "mosaic, sparsity rising to 0.06, second look in half of the plain batches": Row(0.06, PLAIN_LOOK),
+    "mosaic, sparsity rising to 0.06, second look in half of the mosaics": Row(0.06, MOSAIC_LOOK),
+    "mosaic, sparsity rising to 0.06, polarity both": Row(0.06, polarity="both"),
+    "mosaic, sparsity rising to 0.06, polarity both, second look in half of the mosaics": Row(
+        0.06, MOSAIC_LOOK, "both"
+    ),
+}
+
+
+def fitted(name, X, y, epochs=EPOCHS):
+    row = TRIED[name]
+    params = {"max_epochs": epochs, "augment": "shift+flip", "precision": "float32", "random_state": 0}
+    params |= {"mosaic": 3 if row.sparsity else 0, "sparsity": row.sparsity, "polarity": row.polarity}
+    with (
+        patch.object(building, "GCMNet", type("Trial", (Trial,), row.trial)),
+        patch.object(building, "GCM", row.network),
+    ):
+        return GCMClassifier(**params).fit(X, y)
+
+
+def measured(name, data):
+    X, y, X_held, y_held = data
+    start = time.perf_counter()
+    clf = fitted(name, X, y)
+    found = {"fit_s": time.perf_counter() - start, "accuracy": clf.score(X_held, y_held)}
+    proba = clf.predict_proba(X_held)
+    for key, explain in (("pointing", contributions(clf)), ("contrast", contrasts(clf))):
+        game = grid_pointing_game(explain, X_held, y_held, proba, n_grids=GRIDS)
+        found[key] = game.mean, game.percentiles[50]
+    images, labels = X_held[:IMAGES], y_held[:IMAGES]
+    maps = contributions(clf)(images, labels[:, None])[:, 0]
+    curve = deletion_curve(
+        clf.predict_proba, images, maps, np.searchsorted(clf.classes_, labels), order="least", n_steps=4
+    )
+    before, after = curve.probabilities[:2]
+    return {**found, "before": before, "kept": after / before}
+
+
+def table(rows):
+    text = (
+        f"CIFAR-10, {EPOCHS} epochs, shifts and flips, seed 0, 45,000 of the training images; measured on the other "
+        f"{HELD_OUT:,}. One seed of a short fit: differences in accuracy of less than a point mean little. Grid "
+        "pointing 3 × 3: share of the positive evidence that lies on its own image, mean / median over the cells of "
+        f"{GRIDS} grids; contrast: of the contributions less their mean over the classes. Kept: probability of the "
+        "true class after the 25 % of pixels with least evidence became the mean colour, over the same before (in "
+        f"brackets), {IMAGES:,} images. Sparsity rises over the whole fit unless a row says otherwise. Cancelling: "
+        "mean |CCM| - |mean CCM|. Second look: images are trained with up to half of their pixels, those that by then "
+        "are the least evidence for their class, replaced by the batch's mean colour; in all plain batches, or in "
+        "half of them, which do not count in batch norm's running statistics, or in half of the mosaics after "
+        "30 % of the fit."
+    )
+    lines = [text, "", "| | accuracy | grid pointing | of the contrast | kept | fit, s |", "|---" * 6 + "|"]
+    for name, row in rows.items():
+        games = (" / ".join(f"{value:.3f}" for value in row[key]) for key in ("pointing", "contrast"))
+        cells = [name, f"{100 * row['accuracy']:.2f}", *games, f"{row['kept']:.3f} ({row['before']:.3f})"]
+        lines.append(f"| {' | '.join(cells)} | {row['fit_s']:.0f} |")
+    return lines
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cifar10", required=True)
+    parser.add_argument("--only", nargs="+", choices=TRIED, metavar="ROW")
+    args = parser.parse_args()
+    X, y, _, _ = cifar10(args.cifar10)
+    data = X[:-HELD_OUT], y[:-HELD_OUT], X[-HELD_OUT:], y[-HELD_OUT:]
+    path = RESULTS / "evidence-tried.json"
+    head = {
+        "command": "python benchmarks/evidence_tried.py --cifar10 cifar10.npz",
+        "machine": machine(),
+        "versions": versions("scikit-learn", "skorch"),
+    }
+    rows = json.loads(path.read_text())["rows"] if args.only and path.exists() else {}
+    for name in args.only or TRIED:
+        rows[name] = measured(name, data)
+        rows = {known: rows[known] for known in TRIED if known in rows}
+        lines = ["# Where the evidence lies: what was tried", "", origin(head), "", *table(rows)]
+        write("evidence-tried", lines, {**head, "rows": rows})
+        print(lines[-len(rows) :], flush=True)
+
+
+if __name__ == "__main__":
+    main()
