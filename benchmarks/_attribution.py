@@ -1,5 +1,7 @@
 """Maps of chosen classes, image by image: GCM's contributions, and other methods' on the comparison CNN by Captum."""
 
+import warnings
+
 import numpy as np
 import torch
 from _cnn import for_captum
@@ -44,7 +46,8 @@ class PostHoc:
         X = X[..., None] if X.ndim == 3 else X
         images = self.clf.net_.image_format.scale(torch.from_numpy(X).to(self.device).permute(0, 3, 1, 2))
         targets = torch.from_numpy(np.searchsorted(self.clf.classes_, labels)).to(self.device)
-        with ieee_float32[self.device.type]:
+        with ieee_float32[self.device.type], warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Setting backward hooks on ReLU activations")  # once a batch
             maps = [self.attribute(images.clone().requires_grad_(), target).sum(1).detach() for target in targets.T]
         return torch.stack(maps, 1).cpu().numpy()
 
