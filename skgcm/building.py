@@ -70,8 +70,14 @@ def draw_seed(random_state):
 def build_net(params, image_format, n_classes, class_weights):
     """The net for an estimator's parameters, a dict.
 
-    Raises ValueError where `net_params` names what is a parameter of the estimator.
+    Raises ValueError where `net_params` names what is a parameter of the estimator, and for a second look without
+    mosaics.
     """
+    if params["second_look"] and not params["mosaic"]:
+        raise ValueError(
+            f"second_look={params['second_look']!r} is a share of the mosaics, and mosaic=0 makes none. Set mosaic=3, "
+            "or second_look=0."
+        )
     device, seed = resolve_device(params["device"]), draw_seed(params["random_state"])
     optimizer, optimizer_params = params["optimizer"], {}
     if optimizer in OPTIMIZERS:
@@ -99,8 +105,8 @@ def build_net(params, image_format, n_classes, class_weights):
         "seed": seed,
     }
     own |= {f"module__{name}": params[name] for name in NETWORK_PARAMS}
-    own |= {name: params[name] for name in ("augment", "lr", "lr_schedule", "mosaic", "sparsity", "max_epochs")}
-    own |= {name: params[name] for name in ("batch_size", "verbose")}
+    own |= {name: params[name] for name in ("augment", "mosaic", "sparsity", "second_look", "lr", "lr_schedule")}
+    own |= {name: params[name] for name in ("max_epochs", "batch_size", "verbose")}
     if class_weights is not None:
         own |= {"criterion__weight": torch.from_numpy(class_weights), "criterion__reduction": "none"}
     further = params["net_params"] or {}

@@ -70,6 +70,10 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         Weight in the loss of the sum over classes of the mean ``|CCM_j|``: evidence that only cancels evidence is
         dropped. With the one-cycle schedule the weight rises linearly from 0 to this value over `max_epochs`, and a fit
         that stops early ends with less; else it is constant, as in `partial_fit`. 0: no penalty.
+    second_look : float in [0, 1], default=0.0
+        Share of the mosaics for which the images first lose up to half of their pixels, those that contribute least to
+        their class, to the batch's mean colour: a decision should not need what is no evidence. With the one-cycle
+        schedule from 30 % of `max_epochs` on. 0: none; above it, `mosaic` must not be 0.
     optimizer : {"sgd", "adamw"} or a class of torch.optim, default="sgd"
         "sgd" has Nesterov momentum 0.9.
     lr : float, default=0.05
@@ -197,6 +201,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         "augment": [StrOptions({"shift", "shift+flip"}), callable, None],
         "mosaic": [Options(Integral, {0}), Interval(Integral, 2, None, closed="left")],
         "sparsity": [Interval(Real, 0, None, closed="left")],
+        "second_look": [Interval(Real, 0, 1, closed="both")],
         "optimizer": [StrOptions(set(building.OPTIMIZERS)), type],
         "lr": [Interval(Real, 0, None, closed="neither")],
         "lr_schedule": [StrOptions({"one-cycle", "constant"})],
@@ -235,6 +240,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         augment=None,
         mosaic=0,
         sparsity=0.0,
+        second_look=0.0,
         optimizer="sgd",
         lr=0.05,
         lr_schedule="one-cycle",
@@ -269,6 +275,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         self.augment = augment
         self.mosaic = mosaic
         self.sparsity = sparsity
+        self.second_look = second_look
         self.optimizer = optimizer
         self.lr = lr
         self.lr_schedule = lr_schedule

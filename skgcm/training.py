@@ -11,7 +11,7 @@ from skorch.callbacks import EarlyStopping, EpochTimer, PrintLog
 from skorch.dataset import unpack_data
 from tqdm import tqdm
 
-from skgcm import heap, mosaics, sparsity
+from skgcm import heap, mosaics, second_look, sparsity
 from skgcm.augmentation import augmented
 from skgcm.batches import Batches
 from skgcm.graphs import Step
@@ -47,6 +47,9 @@ class GCMNet(NeuralNetClassifier):
         Every second batch is laid out as mosaics of this side; 0: none.
     sparsity : float
         Weight of the penalty on contributions. With the one-cycle schedule it rises linearly from 0 to this value.
+    second_look : float
+        Share of the mosaics, with the one-cycle schedule of those after 30 % of the fit, for which images lose pixels
+        of least evidence.
     seed : int
         Initial weights, order of the batches and augmentation all follow from it and from the number of the epoch.
     cuda_graph : bool
@@ -62,6 +65,7 @@ class GCMNet(NeuralNetClassifier):
         lr_schedule,
         mosaic=0,
         sparsity=0.0,
+        second_look=0.0,
         seed,
         cuda_graph=False,
         **kwargs,
@@ -72,6 +76,7 @@ class GCMNet(NeuralNetClassifier):
         self.lr_schedule = lr_schedule
         self.mosaic = mosaic
         self.sparsity = sparsity
+        self.second_look = second_look
         self.seed = seed
         self.cuda_graph = cuda_graph
         super().__init__(*args, **kwargs)
@@ -102,13 +107,16 @@ class GCMNet(NeuralNetClassifier):
     def infer(self, x, **fit_params):
         return self.module_(self.image_format.images(x.to(self.device, non_blocking=True)))
 
-    def train_step_single(self, batch, grid=1, sparsity=0.0):
+    def train_step_single(self, batch, grid=1, sparsity=0.0, looks_again=False):
         """As skorch's, on augmented images, laid out as mosaics of side `grid`, with the penalty on contributions."""
         self._set_training(True)
         rows, labels = (part.to(self.device, non_blocking=True) for part in unpack_data(batch))
         images = self.image_format.unflatten(rows)
         images = augmented(images, self.augment, self.augmenting_, self.image_format.value_range[0])
-        scores, penalty = self._learn(self.image_format.scale(images), labels, grid, sparsity > 0)
+        images = self.image_format.scale(images)
+        if looks_again:
+            images = second_look.without_the_least(self.network, images, labels, self.augmenting_)
+        scores, penalty = self._learn(images, labels, grid, sparsity > 0)
         loss = self.get_loss(scores, labels, X=rows, training=True)
         if sparsity:
             loss = loss + sparsity * penalty
@@ -206,10 +214,20 @@ class GCMNet(NeuralNetClassifier):
         """For each step of an epoch: the learning rates of the scheduled parameter groups, and what is trained for."""
         for step in range(steps):
             position = (epoch + (step + 0.5) / steps) / epochs
-            grid = self.mosaic if self.mosaic and (epoch * steps + step) % 2 else 1
             rates = [peak * learning_rate_factor(position) for peak in peaks]
-            sparsity = self.sparsity * (position if self.lr_schedule == "one-cycle" else 1.0)
-            yield rates, {"grid": grid, "sparsity": sparsity}
+            progress = position if self.lr_schedule == "one-cycle" else 1.0
+            mosaic, is_mosaic = divmod(
+                (len(self.history) - 1) * steps + step, 2
+            )  # each call of partial_fit has epoch 0
+            looks_again = is_mosaic and progress >= second_look.FROM and second_look.is_due(mosaic, self.second_look)
+            yield (
+                rates,
+                {
+                    "grid": self.mosaic if self.mosaic and is_mosaic else 1,
+                    "sparsity": self.sparsity * progress,
+                    "looks_again": looks_again,
+                },
+            )
 
     def _train_epoch(self, batches, scheduled, plan, progress):
         """Mean loss of one pass. The losses stay on the device until the end: the host waits once an epoch."""

@@ -20,7 +20,14 @@ TIMEOUT = 120  # seconds; a test that hangs has to fail instead
 SMALL = {"encoder_width": 2, "decoder_width": 2, "n_stages": 2, "max_epochs": 1, "batch_size": 16}
 SMALL |= {"device": "cpu", "precision": "float32", "random_state": 0}
 # random numbers of every kind, and a validation step
-EVERYTHING = {**SMALL, "augment": "shift+flip", "mosaic": 2, "early_stopping": True, "validation_fraction": 0.2}
+EVERYTHING = {
+    **SMALL,
+    "augment": "shift+flip",
+    "mosaic": 2,
+    "second_look": 1,
+    "early_stopping": True,
+    "validation_fraction": 0.2,
+}
 FLAGS = (
     torch.backends.cudnn.conv,
     torch.backends.cuda.matmul,

@@ -24,10 +24,12 @@ def test_a_pickle_holds_no_generator_of_a_device():
     again.net_.partial_fit(X.reshape(8, -1).astype(np.float32), y)
 
 
+@pytest.mark.parametrize("second_look", [0, 1])
 @pytest.mark.parametrize("polarity", ["bright", "both"])
-def test_a_fit_with_mosaics_and_sparsity_adds_up_and_repeats_itself(polarity):
+def test_a_fit_with_mosaics_and_sparsity_adds_up_and_repeats_itself(polarity, second_look):
     X = np.random.default_rng(0).integers(0, 256, (23, 7, 9, 3), dtype=np.uint8)  # no multiple of 9, odd sizes
     params = {"max_epochs": 2, "batch_size": 7, "mosaic": 3, "sparsity": 0.1, "polarity": polarity, "random_state": 0}
+    params["second_look"] = second_look
     one, other = (GCMClassifier(**params).fit(X, np.arange(23) % 12) for _ in range(2))  # 12: some classes are drawn
     evidence = one.explain(X, "all")
     np.testing.assert_allclose(evidence.ccm.mean(axis=(2, 3, 4)), evidence.scores, atol=1e-5)
@@ -36,20 +38,45 @@ def test_a_fit_with_mosaics_and_sparsity_adds_up_and_repeats_itself(polarity):
     assert all(norm.momentum == 0.1 for norm in one.net_.network.modules() if isinstance(norm, torch.nn.BatchNorm2d))
 
 
-def test_the_penalty_rises_over_a_fit_and_not_where_nothing_is_scheduled(monkeypatch):
+@pytest.fixture
+def steps(monkeypatch):
+    """A list to which each step of training adds its options, a dict."""
     seen, train_step = [], training.GCMNet.train_step_single
 
-    def watched(net, batch, grid, sparsity):
-        seen.append(sparsity)
-        return train_step(net, batch, grid, sparsity)
+    def watched(net, batch, **options):
+        seen.append(options)
+        return train_step(net, batch, **options)
 
     monkeypatch.setattr(training.GCMNet, "train_step_single", watched)
+    return seen
+
+
+def test_the_penalty_rises_over_a_fit_and_not_where_nothing_is_scheduled(steps):
     X, y = np.random.default_rng(0).random((16, 6, 6)), np.arange(16) % 2
     clf = GCMClassifier(**{**TINY, "max_epochs": 2}, sparsity=0.8).fit(X, y)
-    assert seen == pytest.approx([0.1, 0.3, 0.5, 0.7])
+    assert [step["sparsity"] for step in steps] == pytest.approx([0.1, 0.3, 0.5, 0.7])
     clf.partial_fit(X, y)
     GCMClassifier(**{**TINY, "max_epochs": 1}, sparsity=0.8, lr_schedule="constant").fit(X, y)
-    assert seen[4:] == [0.8] * 4
+    assert [step["sparsity"] for step in steps[4:]] == [0.8] * 4
+
+
+@pytest.mark.parametrize(("share", "every"), [(0, None), (0.25, 8), (1, 2)])
+def test_second_looks_are_spread_among_the_mosaics_after_thirty_percent_of_a_fit(steps, share, every):
+    X, y = np.random.default_rng(0).random((16, 6, 6)), np.arange(16) % 2
+    clf = GCMClassifier(**{**TINY, "max_epochs": 20}, mosaic=2, second_look=share).fit(X, y)  # two steps an epoch
+    looks = [i for i, step in enumerate(steps) if step["looks_again"]]
+    assert looks == ([i for i in range(40) if i >= 12 and i % every == every - 1] if every else [])
+    assert [step["grid"] for step in steps] == [1, 2] * 20
+    del steps[:]
+    for _ in range(2):  # batch by batch, as from a stream
+        clf.partial_fit(X[:8], y[:8])
+    assert [(step["grid"], bool(step["looks_again"])) for step in steps] == [(1, False), (2, share == 1)]
+
+
+def test_a_second_look_without_mosaics_is_refused():
+    X, y = np.random.default_rng(0).random((16, 6, 6)), np.arange(16) % 2
+    with pytest.raises(ValueError, match=r"second_look=0.5 is a share of the mosaics.*Set mosaic=3"):
+        GCMClassifier(**TINY, second_look=0.5).fit(X, y)
 
 
 TINY = {"encoder_width": 4, "max_epochs": 3, "batch_size": 8, "device": "cpu", "random_state": 0}

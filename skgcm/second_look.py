@@ -1,0 +1,29 @@
+"""A second look: images without their pixels of least evidence, which a decision should not need."""
+
+import torch
+
+FROM = 0.3  # share of a scheduled fit before the first second look: until then there is little evidence to go by
+MOST = 0.5  # of an image's pixels
+
+
+def is_due(number, share):
+    """Whether the mosaic of this number, from 0, is one of that share of all that are spread evenly among them."""
+    return int((number + 1) * share) > int(number * share)
+
+
+@torch.no_grad()
+def without_the_least(network, images, labels, generator):
+    """Images (B, D, R, C) whose pixels of least evidence for their labels (B,) have the batch's mean colour.
+
+    Each image loses a random share of its pixels, up to half. What they contribute is what the network in evaluation
+    mode says; it is back in training mode after that.
+    """
+    network.eval()
+    _, _, cwm, _ = network.evidence(images, labels[:, None])
+    network.train()
+    ccm = sum(maps[:, 0] * light for maps, light in zip(cwm, network.lights(images), strict=True))  # (B, R, C)
+    shares = MOST * torch.rand(len(images), 1, generator=generator, device=images.device)
+    ordered = ccm.flatten(1).sort(1).values
+    first_kept = ordered.gather(1, (shares * ordered.shape[1]).long())  # (B, 1): pixels of equal evidence stay together
+    least = ccm < first_kept[:, :, None]
+    return torch.where(least[:, None], images.mean((0, 2, 3), keepdim=True), images)

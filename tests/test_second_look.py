@@ -1,0 +1,38 @@
+import pytest
+import torch
+
+from skgcm import second_look
+from skgcm.network import GCM
+
+
+@pytest.mark.parametrize("polarity", ["bright", "both"])
+def test_what_is_lost_is_the_least_evidence_and_at_most_half(polarity):
+    network = GCM(3, encoder_width=4, decoder_width=4, polarity=polarity, generator=torch.Generator().manual_seed(0))
+    images, labels = torch.rand(6, 3, 9, 8, generator=torch.Generator().manual_seed(1)), torch.arange(6) % 3
+    network.train()(images)  # running statistics that are not those of a new network
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    left = second_look.without_the_least(network, images, labels, torch.Generator().manual_seed(0))
+    assert network.training
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(value, before[name], atol=0, rtol=0)
+    lost = (left != images).any(1)
+    mean = images.mean((0, 2, 3))
+    torch.testing.assert_close(left, torch.where(lost[:, None], mean[None, :, None, None], images), atol=0, rtol=0)
+    assert lost.any((1, 2)).all()
+    assert len(set(lost.sum((1, 2)).tolist())) > 1
+    network.eval()
+    own = torch.arange(6), labels
+    light = images.mean(1)
+    ccm = network.weight_maps(images)[own] * light
+    if polarity == "both":
+        ccm += network.weight_maps(images, dark=True)[own] * (1 - light)
+    for image in range(6):
+        assert lost[image].sum() <= 36
+        assert ccm[image][lost[image]].max() < ccm[image][~lost[image]].min()
+
+
+def test_pixels_of_equal_evidence_stay():
+    network = GCM(2, in_channels=1, encoder_width=4, decoder_width=4)
+    black = torch.zeros(2, 1, 8, 8)
+    left = second_look.without_the_least(network, black, torch.tensor([0, 1]), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(left, black, atol=0, rtol=0)
