@@ -30,7 +30,11 @@ from skgcm.metrics import deletion_curve, energy_in_boxes, grid_pointing_game, p
 
 PLAIN = {"mosaic": 0, "sparsity": 0.0, "polarity": "bright"}
 MOSAIC, SPARSITY, BOTH = {"mosaic": 3}, {"sparsity": 0.06}, {"polarity": "both"}
-SETTINGS = f"Where a row says so: mosaics of side {MOSAIC['mosaic']}, sparsity {SPARSITY['sparsity']}."
+ALL = {**MOSAIC, "sparsity": 0.07, "second_look": 0.25, **BOTH}
+SETTINGS = (
+    f"Where a row says so: mosaics of side {MOSAIC['mosaic']}, sparsity {SPARSITY['sparsity']}. All options: "
+    f"{', '.join(f'{name}={value!r}' for name, value in ALL.items())}."
+)
 OPTIONS = {
     "GCM": {},
     "GCM, mosaic": MOSAIC,
@@ -38,15 +42,15 @@ OPTIONS = {
     "GCM, mosaic and sparsity": {**MOSAIC, **SPARSITY},
     "GCM, mosaic and sparsity, polarity both": {**MOSAIC, **SPARSITY, **BOTH},
     "GCM, polarity both": BOTH,
+    "GCM, all options": ALL,
     "CNN": {},
     "CNN, mosaic": MOSAIC,
 }
 # which of them a table has, in its order
-CIFAR10 = ["GCM", "GCM, mosaic and sparsity", "CNN", "CNN, mosaic"]
+CIFAR10 = ["GCM", "GCM, mosaic and sparsity", "GCM, all options", "CNN", "CNN, mosaic"]
 DIGITS = [name for name in OPTIONS if name.startswith("GCM")]
-NEU = ["GCM", "GCM, polarity both", "GCM, mosaic and sparsity", "GCM, mosaic and sparsity, polarity both"]
-NEU += ["CNN", "CNN, mosaic"]
-SHOWN = "GCM, mosaic and sparsity, polarity both"  # in the picture of steel
+NEU = ["GCM", "GCM, polarity both", "GCM, mosaic and sparsity", "GCM, all options", "CNN", "CNN, mosaic"]
+SHOWN = "GCM, all options"  # in the picture of steel
 FEW = 50  # grids for Integrated Gradients, which takes STEPS times as long as the others
 UNIFORM = "a map that is the same everywhere"
 SHARE = 0.25  # of the pixels, those of least evidence, whose loss should not matter

@@ -30,7 +30,7 @@ class Trial(training.GCMNet):
     """GCMNet with what it does not offer."""
 
     ramp = 1.0  # share of the fit in which the penalty rises
-    second_look = 0.0  # share of the plain batches in which images lose up to half of their pixels, of least evidence
+    looks = 0.0  # share of the plain batches in which images lose up to half of their pixels, of least evidence
     in_mosaics = False  # True: images lose them in that share of the mosaics, and in no plain batch
     look_from = 0.0  # share of the fit before the first second look
     statistics = True  # whether batches of a second look count in batch norm's running statistics
@@ -43,8 +43,8 @@ class Trial(training.GCMNet):
 
     def _learn(self, images, labels, grid, penalised):
         context = nullcontext()
-        here = self.second_look and self.looking and self.in_mosaics == (grid > 1)
-        if here and torch.rand(1, generator=self.augmenting_, device=images.device) < self.second_look:
+        here = self.looks and self.looking and self.in_mosaics == (grid > 1)
+        if here and torch.rand(1, generator=self.augmenting_, device=images.device) < self.looks:
             images = self._without_the_least(images, labels)
             context = nullcontext() if self.statistics else mosaics.statistics_kept(self.network)
         with context:
@@ -79,13 +79,13 @@ class Row(NamedTuple):
 
 
 EARLY = {"ramp": 0.3}
-PLAIN_LOOK = {"second_look": 0.5, "statistics": False}
-MOSAIC_LOOK = {"second_look": 0.5, "in_mosaics": True, "look_from": 0.3}
+PLAIN_LOOK = {"looks": 0.5, "statistics": False}
+MOSAIC_LOOK = {"looks": 0.5, "in_mosaics": True, "look_from": 0.3}
 TRIED = {
     "plain": Row(),
     "mosaic, sparsity rising to 0.04 in 30 % of the fit": Row(0.04, EARLY),
     "mosaic, penalty on cancelling alone, rising to 0.06 in 30 %": Row(0.06, EARLY, network=Cancelling),
-    "mosaic, sparsity to 0.04 in 30 %, second look in all plain batches": Row(0.04, {**EARLY, "second_look": 1.0}),
+    "mosaic, sparsity to 0.04 in 30 %, second look in all plain batches": Row(0.04, {**EARLY, "looks": 1.0}),
     "mosaic, sparsity to 0.04 in 30 %, second look in half of the plain batches": Row(0.04, {**EARLY, **PLAIN_LOOK}),
     "mosaic, sparsity rising to 0.06": Row(0.06),
     "mosaic, sparsity rising to 0.12": Row(0.12),
