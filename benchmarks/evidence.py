@@ -111,10 +111,12 @@ def dependence(clf, explain, X, y):
     maps = true_class(explain, X, y)
     least = deletion_curve(clf.predict_proba, X, maps, truth, order="least")
     most = deletion_curve(clf.predict_proba, X, maps, truth)
+    black = deletion_curve(clf.predict_proba, X, maps, truth, order="least", fill="black", n_steps=round(1 / SHARE))
     at = int(np.flatnonzero(np.isclose(least.shares, SHARE))[0])
     before, after = least.probabilities[[0, at]]
     # inserting the most important first is deleting the least important first, read backwards
-    return {"before": before, "kept": after / before, "deletion": most.area, "insertion": least.area}
+    kept = {"kept": after / before, "kept in black": black.probabilities[1] / before}
+    return {"before": before, **kept, "deletion": most.area, "insertion": least.area}
 
 
 def cifar10_rows(args, fit, seed):
@@ -144,14 +146,16 @@ def cifar10_table(rows, args):
         f"Gradients, which has {STEPS} steps); 3 × 3 is "
         "the layout that models with mosaics were trained in, 2 × 2 and unaligned grids (cells of 24 to 40 pixels at "
         "random places) are not. Kept: probability of the true class after the 25 % of pixels with the least evidence "
-        f"became the mean colour, over the same before (in brackets); deletion (most evidence first, less is better) "
+        "became the mean colour, over the same before (in brackets), and the same with black: it is the mean "
+        "colour that the second look of all options trains with. Deletion (most evidence first, less is better) "
         f"and insertion (more is better): area under the curve, {args.images:,} images. Contrast: GCM's map less the "
         "mean map of all classes; the post-hoc methods explain a CNN of the same size, trained alike."
     )  # fmt: skip
-    lines = [text, "", "| maps | saw mosaics | accuracy | 3 × 3 | 2 × 2 | unaligned | kept | deletion | insertion |"]
-    lines += ["|---" * 9 + "|"]
+    heads = ["maps", "saw mosaics", "accuracy", "3 × 3", "2 × 2", "unaligned"]
+    heads += ["kept", "kept in black", "deletion", "insertion"]
+    lines = [text, "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row, runs in rows.items():
-        keys = "accuracy", "before", "kept", "deletion", "insertion"
+        keys = "accuracy", "before", "kept", "kept in black", "deletion", "insertion"
         mean = {key: np.mean([run[key] for run in runs]) for key in keys}
         accuracies = ", ".join(f"{100 * run['accuracy']:.2f}" for run in runs)
         cells = [row, "yes" if runs[0]["mosaics"] else "no", f"{100 * mean['accuracy']:.2f} ({accuracies})"]
@@ -159,7 +163,7 @@ def cifar10_table(rows, args):
             both = [run["games"][game] for run in runs if game in run["games"]]
             cells.append(" / ".join(f"{value:.3f}" for value in np.mean(both, axis=0)) if both else "")
         cells.append(f"{mean['kept']:.3f} ({mean['before']:.3f})")
-        cells += [f"{mean['deletion']:.3f}", f"{mean['insertion']:.3f}"]
+        cells += [f"{mean['kept in black']:.3f}", f"{mean['deletion']:.3f}", f"{mean['insertion']:.3f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 

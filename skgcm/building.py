@@ -70,14 +70,8 @@ def draw_seed(random_state):
 def build_net(params, image_format, n_classes, class_weights):
     """The net for an estimator's parameters, a dict.
 
-    Raises ValueError where `net_params` names what is a parameter of the estimator, and for a second look without
-    mosaics.
+    Raises ValueError where `net_params` names what is a parameter of the estimator.
     """
-    if params["second_look"] and not params["mosaic"]:
-        raise ValueError(
-            f"second_look={params['second_look']!r} is a share of the mosaics, and mosaic=0 makes none. Set mosaic=3, "
-            "or second_look=0."
-        )
     device, seed = resolve_device(params["device"]), draw_seed(params["random_state"])
     optimizer, optimizer_params = params["optimizer"], {}
     if optimizer in OPTIMIZERS:

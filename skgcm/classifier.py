@@ -71,9 +71,9 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         dropped. With the one-cycle schedule the weight rises linearly from 0 to this value over `max_epochs`, and a fit
         that stops early ends with less; else it is constant, as in `partial_fit`. 0: no penalty.
     second_look : float in [0, 1], default=0.0
-        Share of the mosaics for which the images first lose up to half of their pixels, those that contribute least to
-        their class, to the batch's mean colour: a decision should not need what is no evidence. With the one-cycle
-        schedule from 30 % of `max_epochs` on. 0: none; above it, `mosaic` must not be 0.
+        Share of the mosaics for which images first lose up to half of their pixels, those that by then contribute least
+        to their class, to the batch's mean colour: a decision should not need what is no evidence. With the one-cycle
+        schedule from 30 % of `max_epochs` on, else from the start. 0: none. Needs `mosaic`.
     optimizer : {"sgd", "adamw"} or a class of torch.optim, default="sgd"
         "sgd" has Nesterov momentum 0.9.
     lr : float, default=0.05
@@ -419,6 +419,11 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
                 )
 
     def _build_net(self, y, **other_params):
+        if self.second_look and not self.mosaic:
+            raise ValueError(
+                f"second_look={self.second_look!r} is a share of the mosaics, and mosaic=0 makes none. Set mosaic=3, "
+                "or second_look=0."
+            )
         params = {**self.get_params(deep=False), **other_params}
         image_format = images.ImageFormat(self.image_shape_, self.channels_first, self.value_range_)
         return building.build_net(params, image_format, len(self.classes_), self._class_weights(y))

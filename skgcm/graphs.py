@@ -4,6 +4,11 @@ import torch
 from torch import nn
 
 
+def autocast(device, low):
+    """Context in which convolutions are computed in the dtype `low`, if any."""
+    return torch.autocast(device.type, dtype=low, enabled=low is not None, cache_enabled=False)
+
+
 class _Call(nn.Module):
     """The network with options that are not tensors, under an autocast of its own: backward runs outside of it.
 
@@ -15,7 +20,7 @@ class _Call(nn.Module):
         self.network, self.low, self.options = network, low, options
 
     def forward(self, images, *classes):
-        with torch.autocast(images.device.type, dtype=self.low, enabled=self.low is not None, cache_enabled=False):
+        with autocast(images.device, self.low):
             return self.network(images, **self.options, **({"classes": classes[0]} if classes else {}))
 
 

@@ -48,8 +48,8 @@ def save(classifier, path):
         history.check_length(epochs)
     except ValueError as error:
         raise ValueError(
-            f"{error} Nothing but the random numbers of further training depends on them: before saving, keep the "
-            "newest with del clf.history_[:-1000], or use joblib."
+            f"{error} Nothing but the random numbers and the mosaics of further training depends on them: before "
+            "saving, keep the newest with del clf.history_[:-1000], or use joblib."
         ) from error
     metadata = {
         "classes": _encoded("classes_", classifier.classes_, values.encode_array, "Fit with labels that are text."),

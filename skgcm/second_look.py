@@ -1,4 +1,7 @@
-"""A second look: images without their pixels of least evidence, which a decision should not need."""
+"""A second look: images without their pixels of least evidence, which a decision should not need.
+
+As in saliency guided training (Ismail et al., NeurIPS 2021), but by the contributions, and with the image's own label.
+"""
 
 import torch
 
@@ -15,14 +18,14 @@ def is_due(number, share):
 def without_the_least(network, images, labels, generator):
     """Images (B, D, R, C) whose pixels of least evidence for their labels (B,) have the batch's mean colour.
 
-    Each image loses a random share of its pixels, up to half. What they contribute is what the network in evaluation
-    mode says; it is back in training mode after that.
+    Each image loses a random share of its pixels, up to half; what speaks against the label goes first. What pixels
+    contribute is what the network in evaluation mode says; it is back in training mode after that.
     """
     network.eval()
     _, _, cwm, _ = network.evidence(images, labels[:, None])
     network.train()
     ccm = sum(maps[:, 0] * light for maps, light in zip(cwm, network.lights(images), strict=True))  # (B, R, C)
-    shares = MOST * torch.rand(len(images), 1, generator=generator, device=images.device)
+    shares = MOST * torch.rand(len(images), 1, generator=generator, device=images.device, dtype=torch.float32)
     ordered = ccm.flatten(1).sort(1).values
     first_kept = ordered.gather(1, (shares * ordered.shape[1]).long())  # (B, 1): pixels of equal evidence stay together
     least = ccm < first_kept[:, :, None]

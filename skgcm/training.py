@@ -14,7 +14,7 @@ from tqdm import tqdm
 from skgcm import heap, mosaics, second_look, sparsity
 from skgcm.augmentation import augmented
 from skgcm.batches import Batches
-from skgcm.graphs import Step
+from skgcm.graphs import Step, autocast
 
 WARM_UP = 0.25  # share of a one-cycle schedule in which the learning rate rises
 
@@ -108,14 +108,18 @@ class GCMNet(NeuralNetClassifier):
         return self.module_(self.image_format.images(x.to(self.device, non_blocking=True)))
 
     def train_step_single(self, batch, grid=1, sparsity=0.0, looks_again=False):
-        """As skorch's, on augmented images, laid out as mosaics of side `grid`, with the penalty on contributions."""
+        """As skorch's, on augmented images, laid out as mosaics of side `grid`, with the penalty on contributions.
+
+        With `looks_again` without what is the least evidence in the images.
+        """
         self._set_training(True)
         rows, labels = (part.to(self.device, non_blocking=True) for part in unpack_data(batch))
         images = self.image_format.unflatten(rows)
         images = augmented(images, self.augment, self.augmenting_, self.image_format.value_range[0])
         images = self.image_format.scale(images)
         if looks_again:
-            images = second_look.without_the_least(self.network, images, labels, self.augmenting_)
+            with autocast(images.device, self.step_.low):
+                images = second_look.without_the_least(self.network, images, labels, self.augmenting_)
         scores, penalty = self._learn(images, labels, grid, sparsity > 0)
         loss = self.get_loss(scores, labels, X=rows, training=True)
         if sparsity:
@@ -216,18 +220,11 @@ class GCMNet(NeuralNetClassifier):
             position = (epoch + (step + 0.5) / steps) / epochs
             rates = [peak * learning_rate_factor(position) for peak in peaks]
             progress = position if self.lr_schedule == "one-cycle" else 1.0
-            mosaic, is_mosaic = divmod(
-                (len(self.history) - 1) * steps + step, 2
-            )  # each call of partial_fit has epoch 0
-            looks_again = is_mosaic and progress >= second_look.FROM and second_look.is_due(mosaic, self.second_look)
-            yield (
-                rates,
-                {
-                    "grid": self.mosaic if self.mosaic and is_mosaic else 1,
-                    "sparsity": self.sparsity * progress,
-                    "looks_again": looks_again,
-                },
-            )
+            # by the history, since each call of partial_fit has epoch 0 again
+            number, odd = divmod((len(self.history) - 1) * steps + step, 2)
+            grid = self.mosaic if self.mosaic and odd else 1
+            looks_again = grid > 1 and progress >= second_look.FROM and second_look.is_due(number, self.second_look)
+            yield rates, {"grid": grid, "sparsity": self.sparsity * progress, "looks_again": looks_again}
 
     def _train_epoch(self, batches, scheduled, plan, progress):
         """Mean loss of one pass. The losses stay on the device until the end: the host waits once an epoch."""

@@ -135,6 +135,7 @@ def test_column_names_stay(images, path):
         {"lr": np.float64(0.1), "encoder_width": np.int64(3), "warm_start": np.True_, "random_state": 2**32 - 1},
         {"class_weight": {"ant": 2, "bee": 0.5}, "augment": "shift+flip", "optimizer": "adamw", "callbacks": []},
         {"class_weight": "balanced", "random_state": None, "device": torch.device("cpu"), "sparsity": 0.1, "mosaic": 2},
+        {"mosaic": 2, "second_look": 0.5, "polarity": "both"},
         {"net_params": {"criterion__label_smoothing": 0.1, "optimizer__betas": (0.8, 0.9)}, "optimizer": "adamw"},
     ],
     ids=lambda params: "-".join(params),

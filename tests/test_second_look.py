@@ -18,21 +18,21 @@ def test_what_is_lost_is_the_least_evidence_and_at_most_half(polarity):
     lost = (left != images).any(1)
     mean = images.mean((0, 2, 3))
     torch.testing.assert_close(left, torch.where(lost[:, None], mean[None, :, None, None], images), atol=0, rtol=0)
-    assert lost.any((1, 2)).all()
-    assert len(set(lost.sum((1, 2)).tolist())) > 1
     network.eval()
     own = torch.arange(6), labels
     light = images.mean(1)
     ccm = network.weight_maps(images)[own] * light
     if polarity == "both":
         ccm += network.weight_maps(images, dark=True)[own] * (1 - light)
+    shares = torch.rand(6, 1, generator=torch.Generator().manual_seed(0))[:, 0] / 2
+    assert lost.sum((1, 2)).tolist() == (shares * 72).long().tolist()
     for image in range(6):
-        assert lost[image].sum() <= 36
         assert ccm[image][lost[image]].max() < ccm[image][~lost[image]].min()
 
 
 def test_pixels_of_equal_evidence_stay():
-    network = GCM(2, in_channels=1, encoder_width=4, decoder_width=4)
-    black = torch.zeros(2, 1, 8, 8)
-    left = second_look.without_the_least(network, black, torch.tensor([0, 1]), torch.Generator().manual_seed(0))
-    torch.testing.assert_close(left, black, atol=0, rtol=0)
+    network = GCM(2, in_channels=1, encoder_width=4, decoder_width=4, generator=torch.Generator().manual_seed(0))
+    images = torch.stack([torch.zeros(1, 8, 8), torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(1))])
+    left = second_look.without_the_least(network, images, torch.tensor([0, 1]), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(left[0], images[0], atol=0, rtol=0)  # black pixels contribute 0, all of them
+    assert (left[1] != images[1]).any()

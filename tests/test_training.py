@@ -73,10 +73,15 @@ def test_second_looks_are_spread_among_the_mosaics_after_thirty_percent_of_a_fit
     assert [(step["grid"], bool(step["looks_again"])) for step in steps] == [(1, False), (2, share == 1)]
 
 
-def test_a_second_look_without_mosaics_is_refused():
+def test_a_second_look_without_mosaics_is_refused(tmp_path):
     X, y = np.random.default_rng(0).random((16, 6, 6)), np.arange(16) % 2
     with pytest.raises(ValueError, match=r"second_look=0.5 is a share of the mosaics.*Set mosaic=3"):
         GCMClassifier(**TINY, second_look=0.5).fit(X, y)
+    clf = GCMClassifier(**TINY, mosaic=2, second_look=0.5).fit(X, y).set_params(mosaic=0)
+    with pytest.raises(ValueError, match=r"second_look=0.5"):
+        clf.partial_fit(X, y)
+    clf.save(path := tmp_path / "model.gcm")  # of a fit that had them
+    assert GCMClassifier.load(path).get_params() == clf.get_params()
 
 
 TINY = {"encoder_width": 4, "max_epochs": 3, "batch_size": 8, "device": "cpu", "random_state": 0}
