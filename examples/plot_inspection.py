@@ -43,11 +43,13 @@ X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=1 / 4, strat
 
 # %%
 # Defects may be darker or brighter than what they are on: with polarity="both", dark pixels can be evidence as well.
-# Mosaics and sparsity put the evidence on the defect and not on what happens to be around it.
+# Mosaics and sparsity put the evidence on the defect and not on what happens to be around it, and a second look without
+# what is no evidence makes sure that the decision does not need it.
 clf = GCMClassifier(
     polarity="both",
     mosaic=3,
-    sparsity=0.06,
+    sparsity=0.07,
+    second_look=0.25,
     max_epochs=20,
     batch_size=32,
     augment="shift+flip",
