@@ -19,7 +19,7 @@ import torch
 from _attribution import contrasts, contributions
 from _common import RESULTS, cifar10, machine, origin, versions, write
 
-from skgcm import GCMClassifier, building, mosaics, sparsity, training
+from skgcm import GCMClassifier, building, mosaics, second_look, sparsity, training
 from skgcm.metrics import deletion_curve, grid_pointing_game
 from skgcm.network import GCM
 
@@ -45,22 +45,10 @@ class Trial(training.GCMNet):
         context = nullcontext()
         here = self.looks and self.looking and self.in_mosaics == (grid > 1)
         if here and torch.rand(1, generator=self.augmenting_, device=images.device) < self.looks:
-            images = self._without_the_least(images, labels)
+            images = second_look.without_the_least(self.network, images, labels, self.augmenting_)
             context = nullcontext() if self.statistics else mosaics.statistics_kept(self.network)
         with context:
             return super()._learn(images, labels, grid, penalised)
-
-    @torch.no_grad()
-    def _without_the_least(self, images, labels):
-        self.module_.eval()
-        _, _, cwm, _ = self.network.evidence(images, labels[:, None])
-        self.module_.train()
-        ccm = sum(maps[:, 0] * light for maps, light in zip(cwm, self.network.lights(images), strict=True))
-        ranks = ccm.flatten(1).argsort(1).argsort(1).view_as(ccm)
-        shares = torch.rand(len(images), 1, 1, generator=self.augmenting_, device=images.device) / 2
-        least = (ranks < shares * ccm[0].numel())[:, None]
-        images = torch.where(least, images.mean((0, 2, 3), keepdim=True), images)
-        return images.contiguous(memory_format=torch.channels_last)
 
 
 class Others(Trial):
