@@ -15,18 +15,23 @@ def is_due(number, share):
 
 
 @torch.no_grad()
-def without_the_least(network, images, labels, generator):
-    """Images (B, D, R, C) whose pixels of least evidence for their labels (B,) have the batch's mean colour.
+def least(network, images, labels, shares):
+    """Where images (B, D, R, C) hold that share (B, 1) of their pixels that is the least evidence for labels (B,).
 
-    Each image loses a random share of its pixels, up to half; what speaks against the label goes first. What pixels
-    contribute is what the network in evaluation mode says; it is back in training mode after that.
+    (B, R, C), boolean. What speaks against a label is the least. What pixels contribute is what the network in
+    evaluation mode says; it is back in training mode after that.
     """
     network.eval()
     _, _, cwm, _ = network.evidence(images, labels[:, None])
     network.train()
     ccm = sum(maps[:, 0] * light for maps, light in zip(cwm, network.lights(images), strict=True))  # (B, R, C)
-    shares = MOST * torch.rand(len(images), 1, generator=generator, device=images.device, dtype=torch.float32)
     ordered = ccm.flatten(1).sort(1).values
     first_kept = ordered.gather(1, (shares * ordered.shape[1]).long())  # (B, 1): pixels of equal evidence stay together
-    least = ccm < first_kept[:, :, None]
-    return torch.where(least[:, None], images.mean((0, 2, 3), keepdim=True), images)
+    return ccm < first_kept[:, :, None]
+
+
+def without_the_least(network, images, labels, generator):
+    """The images, where up to half of the pixels of each, those of least evidence, have the batch's mean colour."""
+    shares = MOST * torch.rand(len(images), 1, generator=generator, device=images.device, dtype=torch.float32)
+    lost = least(network, images, labels, shares)[:, None]
+    return torch.where(lost, images.mean((0, 2, 3), keepdim=True), images)
