@@ -42,14 +42,23 @@ OPTIONS = {
     "GCM, mosaic and sparsity": {**MOSAIC, **SPARSITY},
     "GCM, mosaic and sparsity, polarity both": {**MOSAIC, **SPARSITY, **BOTH},
     "GCM, polarity both": BOTH,
+    "GCM, all options but polarity bright": {**ALL, "polarity": "bright"},
     "GCM, all options": ALL,
+    "GCM, all options, sparsity 0.09": {**ALL, "sparsity": 0.09},
     "CNN": {},
     "CNN, mosaic": MOSAIC,
 }
 # which of them a table has, in its order
-CIFAR10 = ["GCM", "GCM, mosaic and sparsity", "GCM, all options", "CNN", "CNN, mosaic"]
+CIFAR10 = [
+    "GCM",
+    "GCM, mosaic and sparsity",
+    "GCM, all options",
+    "GCM, all options, sparsity 0.09",
+    "CNN",
+    "CNN, mosaic",
+]
 DIGITS = [name for name in OPTIONS if name.startswith("GCM")]
-NEU = ["GCM", "GCM, polarity both", "GCM, mosaic and sparsity", "GCM, all options", "CNN", "CNN, mosaic"]
+NEU = ["GCM", "GCM, polarity both", "GCM, all options but polarity bright", "GCM, all options", "CNN", "CNN, mosaic"]
 SHOWN = "GCM, all options"  # in the picture of steel
 FEW = 50  # grids for Integrated Gradients, which takes STEPS times as long as the others
 UNIFORM = "a map that is the same everywhere"
