@@ -16,10 +16,10 @@ def is_due(number, share):
 
 @torch.no_grad()
 def least(network, images, labels, shares):
-    """Where images (B, D, R, C) hold that share (B, 1) of their pixels that is the least evidence for labels (B,).
+    """Where the least evidence for labels (B,) lies in images (B, D, R, C): (B, R, C), boolean.
 
-    (B, R, C), boolean. What speaks against a label is the least. What pixels contribute is what the network in
-    evaluation mode says; it is back in training mode after that.
+    It is that share (B, 1), below 1, of an image's pixels; what speaks against the label is the least. What pixels
+    contribute is what the network in evaluation mode says; it is back in training mode after that.
     """
     network.eval()
     _, _, cwm, _ = network.evidence(images, labels[:, None])
