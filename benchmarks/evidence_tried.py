@@ -149,6 +149,7 @@ TRIED = {
     "all options, a learnt temperature": Row(0.09, params=ALL, network=Tempered),
     "all options, mosaics of 2 × 2": Row(0.09, params={**ALL, "mosaic": 2}),
     "all options, mosaics of 2 × 2, 3 × 3 and 4 × 4 in turn": Row(0.09, MIXED, ALL),
+    "all options, mosaics of 2 × 2, 3 × 3 and 4 × 4 in turn, sparsity rising to 0.12": Row(0.12, MIXED, ALL),
     "all options, seed 1": Row(0.09, params={**ALL, **SECOND_SEED}),
     "all options, mosaics of 2 × 2, 3 × 3 and 4 × 4 in turn, seed 1": Row(0.09, MIXED, {**ALL, **SECOND_SEED}),
     "all options, a small receptive field": Row(0.09, params={**ALL, **SMALL_FIELD}),
