@@ -107,7 +107,7 @@ def long(bench):
     changed = ", ".join(f"{name}={value}" for name, value in LONG.items())
     text = (
         f"CIFAR-10, shifts and flips, {bench.args.epochs} epochs, {changed}. Percent of the test images. As many "
-        "epochs as there was time for: with fewer (paper-accuracy.md) it has less."
+        "epochs as there was time for."
     )
     return [text, "", *accuracy_table(found)], found
 
