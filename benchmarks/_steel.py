@@ -9,18 +9,21 @@ from matplotlib.patches import Rectangle
 
 from skgcm import ContributionDisplay
 
+FILE_SIZE = 200  # rows and columns of the images that the boxes were drawn on
 
-def read_boxes(folder, paths, scale):
+
+def read_boxes(folder, paths, size):
     """For each image of the test split the boxes (left, top, right, bottom) of its class, in pixels once resized.
 
     The file counts pixels from 1 and its last ones belong to the box; here they count from 0, and end just outside.
+    Pixels that a box covers in part are in it.
     """
     boxes = defaultdict(list)
     with open(Path(folder) / "boxes.csv", newline="") as file:
         for row in csv.DictReader(file):
             if row["split"] == "test" and row["box_class"] == row["class"]:
-                left, top = (np.floor(scale * (int(row[name]) - 1)) for name in ("xmin", "ymin"))
-                right, bottom = (np.ceil(scale * int(row[name])) for name in ("xmax", "ymax"))
+                left, top = ((int(row[name]) - 1) * size // FILE_SIZE for name in ("xmin", "ymin"))
+                right, bottom = (-(-int(row[name]) * size // FILE_SIZE) for name in ("xmax", "ymax"))
                 boxes[row["file"]].append((left, top, right, bottom))
     return [boxes[Path(path).name] for path in paths]
 

@@ -4,12 +4,22 @@ import numpy as np
 
 
 def box_masks(boxes, n_rows, n_columns):
-    """Boxes (m, 4), rounded -> bool (m, R, C), True inside; and bool (m,), which are not empty and within the image."""
-    left, top, right, bottom = np.round(boxes).T[..., None]  # (m, 1) each
+    """Boxes (m, 4), rounded half up so that they keep their size -> bool (m, R, C), True inside. Raises ValueError."""
+    boxes = np.asarray(boxes)
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or boxes.dtype.kind not in "iuf":
+        raise ValueError(
+            f"The boxes of an image have shape {boxes.shape} and dtype {boxes.dtype}. Expected numbers (m, 4): (left, "
+            "top, right, bottom) for each box."
+        )
+    left, top, right, bottom = np.floor(boxes + 0.5).T[..., None]  # (m, 1) each
     valid = (left >= 0) & (left < right) & (right <= n_columns) & (top >= 0) & (top < bottom) & (bottom <= n_rows)
+    if not valid.all():  # a NaN is not valid either
+        raise ValueError(
+            f"The box {tuple(boxes[~valid[:, 0]][0].tolist())} is empty or leaves an image of {n_rows} rows and "
+            f"{n_columns} columns. Expected (left, top, right, bottom) in pixels, right and bottom just outside."
+        )
     row, column = np.arange(n_rows), np.arange(n_columns)
-    inside = ((row >= top) & (row < bottom))[:, :, None] & ((column >= left) & (column < right))[:, None, :]
-    return inside, valid[:, 0]  # a NaN is not valid either
+    return ((row >= top) & (row < bottom))[:, :, None] & ((column >= left) & (column < right))[:, None, :]
 
 
 def region_masks(regions, shape):
@@ -26,10 +36,4 @@ def region_masks(regions, shape):
             f"regions of shape {regions.shape} and dtype {regions.dtype} are neither masks, bool {shape[1:]} or "
             f"{shape}, nor boxes (left, top, right, bottom), numbers (4,) or {(n, 4)}."
         )
-    masks, valid = box_masks(np.broadcast_to(regions, (n, 4)), n_rows, n_columns)
-    if not valid.all():
-        raise ValueError(
-            f"regions has a box that is empty or leaves an image of {n_rows} rows and {n_columns} columns. Expected "
-            "(left, top, right, bottom) in pixels, right and bottom just outside."
-        )
-    return masks
+    return box_masks(np.broadcast_to(regions, (n, 4)), n_rows, n_columns)

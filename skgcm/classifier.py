@@ -64,12 +64,14 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         and half of them mirrored left to right. A callable gets and returns a tensor (batch, channels, rows, columns)
         in the dtype and units of X.
     mosaic : int, default=0
-        Side of the grids, 3 for 3 x 3, in which every second training batch is laid out: the contributions in a cell
-        must classify that cell alone, so that evidence comes to lie on the object. 0: no mosaics.
+        Every second training batch is laid out in grids, of 2 x 2 images up to this side in turn: the contributions in
+        a cell must classify that cell alone, so that evidence comes to lie on the object. Batches of fewer than
+        2 * mosaic**2 images are repeated to fill two grids, which takes longer. 0: no mosaics.
     sparsity : float, default=0.0
-        Weight in the loss of the sum over classes of the mean ``|CCM_j|``: evidence that only cancels evidence is
-        dropped. With the one-cycle schedule the weight rises linearly from 0 to this value over `max_epochs`, and a fit
-        that stops early ends with less; else it is constant, as in `partial_fit`. 0: no penalty.
+        Weight in the loss of the sum over classes of the mean ``|CCM_j|``, where the channels of a pixel count as one:
+        evidence that only cancels evidence is dropped. With the one-cycle schedule the weight rises linearly from 0 to
+        this value over `max_epochs`, and a fit that stops early ends with less; else it is constant, as in
+        `partial_fit`. 0: no penalty.
     second_look : float in [0, 1], default=0.0
         Share of the mosaics for which images first lose up to half of their pixels, those that by then contribute least
         to their class, to the batch's mean colour: a decision should not need what is no evidence. With the one-cycle
@@ -95,8 +97,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     n_iter_no_change : int, default=10
         Patience of `early_stopping`, in epochs.
     class_weight : dict or "balanced", default=None
-        What an image's loss is multiplied by, label to number, 1 where none is given; "balanced": inverse to the
-        frequency of the class.
+        What an image's cross entropy is multiplied by, label to number, 1 where none is given; "balanced": inverse to
+        the frequency of the class.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Arithmetic of the convolutions in training. "auto": bfloat16 where that is faster (CUDA, AMX, AVX-512 BF16 of
         AMD), else float32. Weights, scores and loss, and all of prediction, are float32.
@@ -136,7 +138,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     net_ : skorch.NeuralNet
         The trained net; ``net_.network`` is the :class:`skgcm.network.GCM`.
     history_ : list of dict
-        ``train_loss``, ``valid_loss`` (with early stopping) and ``dur`` in seconds, epoch by epoch.
+        ``train_loss``, ``valid_loss`` (with early stopping) and ``dur`` in seconds, epoch by epoch. The penalty of
+        `sparsity` is in the first, and not in the second, by which a fit is stopped.
 
     See Also
     --------
@@ -421,7 +424,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     def _build_net(self, y, **other_params):
         if self.second_look and not self.mosaic:
             raise ValueError(
-                f"second_look={self.second_look!r} is a share of the mosaics, and mosaic=0 makes none. Set mosaic=3, "
+                f"second_look={self.second_look!r} is a share of the mosaics, and mosaic=0 makes none. Set mosaic=4, "
                 "or second_look=0."
             )
         params = {**self.get_params(deep=False), **other_params}

@@ -30,6 +30,8 @@ def _check_shapes(images, scores, classes, maps):
 def _maps(cwm, mean):
     """Weight maps and their mean as float32 arrays; None where there are none."""
     if cwm is None:
+        if mean is not None:
+            raise ValueError("cwm_dark_mean is given without cwm_dark. Pass both, or neither.")
         return None, None
     cwm = np.asarray(cwm, dtype=np.float32)
     if mean is None and cwm.ndim == 4:  # of other numbers of axes the check tells
@@ -162,8 +164,8 @@ class Explanation:
         Parameters
         ----------
         against : "mean" or label, default="mean"
-            "mean": the mean map of all N classes. A label: the map of that class, which must be among `classes` for
-            every image.
+            "mean": the mean map of all N classes, also where a label has that name. A label: the map of that class,
+            which must be among `classes` for every image.
 
         Returns
         -------
@@ -202,7 +204,7 @@ class Explanation:
         ----------
         regions : array-like of bool, (R, C) or (n, R, C), or of numbers, (4,) or (n, 4)
             A mask that is True in the region, or a box (left, top, right, bottom) in pixels, right and bottom just
-            outside; one for all images, or one for each.
+            outside, fractions rounded; one for all images, or one for each.
 
         Returns
         -------

@@ -232,7 +232,15 @@ class GCM(nn.Module):
         scores : Tensor (B, N)
         magnitudes : Tensor (B, k) or (B, N), if asked for
             The mean over pixels of the magnitude of their contributions.
+
+        Raises
+        ------
+        ValueError
+            If the images cannot be cut into grid x grid cells of equal size.
         """
+        if grid != 1 and (grid < 1 or images.shape[2] % grid or images.shape[3] % grid):
+            rows, columns = images.shape[2:]
+            raise ValueError(f"Images of {rows} x {columns} pixels have no grid={grid} x {grid} cells of equal size.")
         features = self.features(images)
         with torch.autocast(images.device.type, enabled=False):
             lights, rim = self.lights(images), 1.0

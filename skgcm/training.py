@@ -44,7 +44,7 @@ class GCMNet(NeuralNetClassifier):
         bfloat16 trains under autocast; weights, scores and loss stay float32.
     lr_schedule : {"one-cycle", "constant"}
     mosaic : int
-        Every second batch is laid out as mosaics of this side; 0: none.
+        Every second batch is laid out as mosaics: of side 2 to this one, in turn; 0: none.
     sparsity : float
         Weight of the penalty on contributions. With the one-cycle schedule it rises linearly from 0 to this value.
     second_look : float
@@ -221,9 +221,12 @@ class GCMNet(NeuralNetClassifier):
             rates = [peak * learning_rate_factor(position) for peak in peaks]
             progress = position if self.lr_schedule == "one-cycle" else 1.0
             # by the history, since each call of partial_fit has epoch 0 again
-            number, odd = divmod((len(self.history) - 1) * steps + step, 2)
-            grid = self.mosaic if self.mosaic and odd else 1
-            looks_again = grid > 1 and progress >= second_look.FROM and second_look.is_due(number, self.second_look)
+            pair, odd = divmod((len(self.history) - 1) * steps + step, 2)
+            grid, looks_again = 1, False
+            if self.mosaic and odd:
+                turn, place = divmod(pair, self.mosaic - 1)
+                grid = 2 + place
+                looks_again = progress >= second_look.FROM and second_look.is_due(turn, self.second_look)
             yield rates, {"grid": grid, "sparsity": self.sparsity * progress, "looks_again": looks_again}
 
     def _train_epoch(self, batches, scheduled, plan, progress):

@@ -98,8 +98,9 @@ def test_two_indices_are_refused_with_a_remedy():
         ({"scores": np.zeros((4, 3))}, r"scores has shape \(4, 3\)"),
         ({"cwm": np.zeros((3, 4, 6))}, r"cwm has shape \(3, 4, 6\)"),
         ({"cwm_mean": np.zeros((5, 6, 4))}, r"cwm_mean has shape \(5, 6, 4\); expected \(5, 4, 6\)"),
+        ({"cwm_dark_mean": np.zeros((5, 4, 6))}, "cwm_dark_mean is given without cwm_dark"),
     ],
-    ids=["one image", "size", "classes", "flat classes", "scores", "maps", "mean map"],
+    ids=["one image", "size", "classes", "flat classes", "scores", "maps", "mean map", "dark mean map"],
 )
 def test_shapes_that_do_not_belong_together(change, message):
     evidence = make()
@@ -207,7 +208,7 @@ def test_regions_that_are_none(regions):
 
 @pytest.mark.parametrize("box", [(0, 0, 7, 1), (-1, 0, 1, 1), (1, 0, 1, 1), (0, 2, 1, 1), (0, 0, 1, np.nan)], ids=str)
 def test_boxes_that_leave_the_image(box):
-    with pytest.raises(ValueError, match="a box that is empty or leaves an image of 4 rows and 6 columns"):
+    with pytest.raises(ValueError, match="is empty or leaves an image of 4 rows and 6 columns"):
         make().region_scores(box)
 
 

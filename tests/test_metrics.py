@@ -124,6 +124,17 @@ def test_a_mean_filter_spreads_evidence():
     np.testing.assert_allclose(game.shares, [[4 / 9, 2 / 9, 2 / 9, 1 / 9]])
 
 
+def test_a_mean_filter_leaves_no_residues_of_evidence():
+    X, proba = images_of(range(4), (3, 3))
+
+    def explain(grids, labels):
+        maps = np.zeros((*labels.shape, 6, 6))
+        maps[:, :, 1:4, 1:4] = np.random.default_rng(0).random((3, 3)) - 1  # never positive
+        return maps
+
+    assert (grid_pointing_game(explain, X, np.arange(4), proba, side=2, smoothing=3).shares == 0).all()
+
+
 def test_the_most_confident_right_images_come_first_and_doubtful_ones_never():
     X, proba = images_of([0, 0, 0, 0, 1, 1, 1, 1])
     y = np.array([0, 0, 0, 1, 1, 1, 1, 1])  # the fourth is wrong
@@ -154,6 +165,26 @@ def test_grids_that_cannot_be_made_and_maps_of_another_size():
         grid_pointing_game(knows, X, np.arange(4), proba)
     with pytest.raises(ValueError, match=r"returned maps of shape \(1, 4, 2, 3\); expected \(1, 4, 4, 6\)"):
         grid_pointing_game(lambda *args: np.ones((1, 4, 2, 3)), X, np.arange(4), proba, side=2)
+    with pytest.raises(ValueError, match="not finite"):
+        grid_pointing_game(lambda *args: everywhere(*args) * np.nan, X, np.arange(4), proba, side=2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"side": 0}, "side=0 and n_grids=500 must be 1 or more"),
+        ({"n_grids": 0}, "n_grids=0 must be 1 or more"),
+        ({"smoothing": 2}, "smoothing=2 odd"),
+        ({"smoothing": -3}, "smoothing=-3 odd"),
+        ({"X": np.zeros((4, 6))}, r"X of shape \(4, 6\) are no images"),
+        ({"y": np.zeros((4, 2))}, "should be a 1d array"),
+    ],
+)
+def test_errors_of_the_grid_game(changes, message):
+    X, proba = images_of(range(4))
+    params = {"X": X, "y": np.arange(4), "proba": proba, "side": 2, **changes}
+    with pytest.raises(ValueError, match=message):
+        grid_pointing_game(everywhere, **params)
 
 
 def test_the_game_on_a_fitted_classifier():
@@ -197,8 +228,26 @@ def test_boxes_by_hand(boxes, energy, hit, channels):
 
 @pytest.mark.parametrize("box", [(0, 0, 4, 1), (-1, 0, 1, 1), (1, 0, 1, 1), (0, 2, 1, 1)], ids=str)
 def test_boxes_that_leave_the_image(box):
-    with pytest.raises(ValueError, match="is none in an image of 2 rows and 3 columns"):
+    with pytest.raises(ValueError, match="is empty or leaves an image of 2 rows and 3 columns"):
         energy_in_boxes(MAP, [[box]])
+
+
+@pytest.mark.parametrize(("left", "column"), [(0.4, 0), (0.5, 1), (1.5, 2), (-0.4, 0)])
+def test_fractions_are_rounded_and_boxes_keep_their_size(left, column):
+    maps = np.eye(3)[:, None]  # image i has its evidence in column i
+    energy = energy_in_boxes(maps, [[(left, 0, left + 1, 1)]] * 3)
+    assert energy.tolist() == np.eye(3)[column].tolist()
+
+
+@pytest.mark.parametrize("boxes", [(0, 0, 1, 1), [(0, 0, 1)], [(0, 0, 1, 1, 9)], [("a", "b", "c", "d")]], ids=str)
+def test_boxes_that_are_none(boxes):
+    with pytest.raises(ValueError, match=r"Expected numbers \(m, 4\)"):
+        energy_in_boxes(MAP, [boxes])
+
+
+def test_float16_evidence_does_not_overflow():
+    maps = np.full((1, 2, 2, 3), 4e4, np.float16)
+    assert energy_in_boxes(maps, [[(0, 0, 1, 2)]]).tolist() == [0.5]
 
 
 def test_boxes_of_other_images():
@@ -245,6 +294,13 @@ def test_the_mean_colour_of_all_images_takes_the_place():
     np.testing.assert_array_equal(X, before)
 
 
+def test_the_mean_of_booleans_is_what_most_are():
+    X, seen = np.zeros((2, 4, 4), bool), []
+    X[0, 0, 0] = True
+    deletion_curve(lambda X: seen.append(X) or np.zeros((2, 2)), X, np.ones(X.shape), [0, 1], n_steps=1)
+    assert not seen[1].any()
+
+
 @pytest.mark.parametrize("curve", [deletion_curve, insertion_curve])
 @pytest.mark.parametrize(
     ("changes", "message"),
@@ -253,8 +309,12 @@ def test_the_mean_colour_of_all_images_takes_the_place():
         ({"fill": "white"}, "fill='white' is not one of"),
         ({"maps": np.ones((1, 3, 2))}, r"maps of shape \(1, 3, 2\) are not one map"),
         ({"y": [0, 1]}, "inconsistent numbers of samples"),
+        ({"y": [[0]]}, "must hold a position 0 .. 1"),
+        ({"y": [-1]}, "must hold a position 0 .. 1"),
+        ({"y": [2]}, "must hold a position 0 .. 1"),
+        ({"y": [True]}, "must hold a position 0 .. 1"),
+        ({"y": ["cat"]}, "must hold a position 0 .. 1"),
     ],
-    ids=["order", "fill", "maps", "y"],
 )
 def test_errors_of_the_curves(curve, changes, message):
     params = {"maps": np.ones((1, 2, 2)), "y": [0], **changes}

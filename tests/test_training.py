@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from skgcm import GCMClassifier, training
+from skgcm import GCMClassifier, graphs, sparsity, training
 
 
 def test_one_cycle_rises_for_a_quarter_and_falls_to_nothing():
@@ -73,9 +73,45 @@ def test_second_looks_are_spread_among_the_mosaics_after_thirty_percent_of_a_fit
     assert [(step["grid"], bool(step["looks_again"])) for step in steps] == [(1, False), (2, share == 1)]
 
 
+@pytest.mark.parametrize("n_classes", [3, 12])
+@pytest.mark.parametrize("polarity", ["bright", "both"])
+def test_a_step_with_mosaics_learns_each_cell_by_its_own_label(polarity, n_classes):
+    X, y = np.random.default_rng(0).random((13, 6, 6, 3)), np.arange(13) % n_classes
+    params = {**TINY, "max_epochs": 1, "batch_size": 13, "polarity": polarity}
+    net = GCMClassifier(**params).fit(X, y).net_
+    net.augmenting_, net.step_ = torch.Generator().manual_seed(5), graphs.Step(net.module_)
+    rows, labels = torch.tensor(X.reshape(13, -1), dtype=torch.float32), torch.tensor(y)
+    buffers = {name: x.clone() for name, x in net.network.named_buffers() if "running" in name}
+    found = net.train_step_single((rows, labels), grid=2, sparsity=0.5)
+    assert all(torch.equal(x, buffers[name]) for name, x in net.network.named_buffers() if name in buffers)
+
+    images = rows.reshape(13, 6, 6, 3).permute(0, 3, 1, 2)
+    cells = [*range(13), *range(3)]  # 16 of 4 grids: the first come again
+    grids = images[cells].reshape(4, 2, 2, 3, 6, 6).permute(0, 3, 1, 4, 2, 5).reshape(4, 3, 12, 12)
+    features = net.network.features(grids)
+    light = net.network.lights(grids)
+    ccm = sum(head.weight_maps(features) * part[:, None] for head, part in zip(net.network.heads, light, strict=True))
+    ccm = ccm.reshape(4, -1, 2, 6, 2, 6).permute(0, 2, 4, 1, 3, 5).flatten(0, 2)[:13]  # (cell, class, row, column)
+    scores, magnitudes = ccm.mean((2, 3)), ccm.abs().mean((2, 3))
+    if n_classes == 12:  # nine of the eleven others stand for them
+        classes = sparsity.chosen(labels[cells], 12, torch.Generator().manual_seed(5))[:13]
+        own, others = magnitudes.gather(1, classes).tensor_split([1], 1)
+        magnitudes = torch.cat([own, others * 11 / 9], 1)
+    loss = torch.nn.functional.cross_entropy(scores, labels) + 0.5 * magnitudes.sum(1).mean()
+    torch.testing.assert_close(found["y_pred"], scores)
+    torch.testing.assert_close(found["loss"], loss)
+
+
+def test_mosaics_have_all_sides_in_turn_and_second_looks_come_at_each_of_them(steps):
+    X, y = np.random.default_rng(0).random((16, 6, 6)), np.arange(16) % 2
+    GCMClassifier(**{**TINY, "max_epochs": 20}, mosaic=4, second_look=0.5, lr_schedule="constant").fit(X, y)
+    assert [step["grid"] for step in steps] == ([1, 2, 1, 3, 1, 4] * 7)[:40]
+    assert [step["grid"] for step in steps if step["looks_again"]] == [2, 3, 4] * 3
+
+
 def test_a_second_look_without_mosaics_is_refused(tmp_path):
     X, y = np.random.default_rng(0).random((16, 6, 6)), np.arange(16) % 2
-    with pytest.raises(ValueError, match=r"second_look=0.5 is a share of the mosaics.*Set mosaic=3"):
+    with pytest.raises(ValueError, match=r"second_look=0.5 is a share of the mosaics.*Set mosaic=4"):
         GCMClassifier(**TINY, second_look=0.5).fit(X, y)
     clf = GCMClassifier(**TINY, mosaic=2, second_look=0.5).fit(X, y).set_params(mosaic=0)
     with pytest.raises(ValueError, match=r"second_look=0.5"):

@@ -1,9 +1,9 @@
 """Where the evidence is."""
 
 import numpy as np
-from scipy.ndimage import uniform_filter
+from scipy.ndimage import correlate1d
 from sklearn.utils import Bunch, check_random_state, gen_batches
-from sklearn.utils.validation import check_array, check_consistent_length
+from sklearn.utils.validation import check_array, check_consistent_length, column_or_1d
 
 from skgcm.boxes import box_masks
 
@@ -32,6 +32,14 @@ def _draw_grids(y, confidence, classes, n_cells, n_grids, rng):
         chosen = rng.choice(len(left), n_cells, replace=False)
         grids.append([ranked[left[i]].pop(0) for i in chosen])
     return np.array(grids, dtype=np.int64).reshape(-1, n_cells)
+
+
+def _smoothed(maps, size):
+    """Means over size x size pixels of maps (..., R, C), 0 outside. Of what is nowhere positive neither is the mean."""
+    weights = np.full(size, 1 / size)  # uniform_filter's running sums would leave residues
+    for axis in (-2, -1):
+        maps = correlate1d(maps, weights, axis=axis, mode="constant")
+    return maps
 
 
 def _assemble(cells, side):
@@ -70,7 +78,7 @@ def grid_pointing_game(
     n_grids : int, default=500
         Grids, or fewer where the images do not suffice.
     smoothing : int, default=1
-        Side of the mean filter over maps before their positive part is taken; 1 is none.
+        Side of the mean filter over maps before their positive part is taken, odd; 1 is none.
     batch_size : int, default=20
         Grids explained at once.
     random_state : int, RandomState instance or None, default=42
@@ -85,7 +93,7 @@ def grid_pointing_game(
     Raises
     ------
     ValueError
-        If no grid can be made, or `explain` returns maps of another shape.
+        If no grid can be made, or `explain` returns maps of another shape or such that are not finite.
 
     References
     ----------
@@ -102,8 +110,14 @@ def grid_pointing_game(
     >>> grid_pointing_game(explain, X, y, np.eye(4), side=2).mean
     1.0
     """
-    X, y, proba = np.asarray(X), np.asarray(y), check_array(proba, input_name="proba")
+    X, y, proba = np.asarray(X), column_or_1d(y), check_array(proba, input_name="proba")
     check_consistent_length(X, y, proba)
+    if X.ndim not in (3, 4):
+        raise ValueError(f"X of shape {X.shape} are no images (n, R, C) or (n, R, C, D).")
+    if side < 1 or n_grids < 1 or smoothing < 1 or smoothing % 2 == 0:
+        raise ValueError(
+            f"side={side!r} and n_grids={n_grids!r} must be 1 or more, and smoothing={smoothing!r} odd: 1, 3, 5 ..."
+        )
     classes = np.unique(y) if classes is None else np.asarray(classes)
     if len(classes) != proba.shape[1]:
         raise ValueError(
@@ -115,8 +129,9 @@ def grid_pointing_game(
     grids = usable[_draw_grids(y[usable], confidence[usable], classes, side * side, n_grids, rng)]
     if not len(grids):
         raise ValueError(
-            f"Of {len(X)} images {len(usable)} are classified rightly with a probability above 0.5, too few for a grid "
-            f"of {side * side} distinct classes. Pass more images, or a smaller side than {side}."
+            f"Of {len(X)} images {len(usable)} are classified rightly with a probability above 0.5. They are of "
+            f"{len(np.unique(y[usable]))} classes, too few for a grid of {side * side} distinct classes. Pass images "
+            f"of more classes, or a smaller side than {side}."
         )
     shares = []
     for part in gen_batches(len(grids), batch_size):
@@ -127,14 +142,13 @@ def grid_pointing_game(
         if maps.shape[:4] != expected or maps.ndim > 5:
             raise ValueError(f"explain returned maps of shape {maps.shape}; expected {expected}, or with channels.")
         maps = maps.sum(axis=4) if maps.ndim == 5 else maps
-        if smoothing > 1:
-            maps = uniform_filter(maps, (0, 0, smoothing, smoothing), mode="constant")
-        maps = _positive(maps)
+        if not np.isfinite(maps).all():
+            raise ValueError("explain returned maps with values that are not finite.")
+        maps = _positive(_smoothed(maps, smoothing) if smoothing > 1 else maps)
         n_rows, n_columns = X.shape[1:3]
         cells = maps.reshape(len(batch), side * side, side, n_rows, side, n_columns).sum(axis=(3, 5))
-        own = np.arange(side * side)
-        inside = cells.reshape(len(batch), side * side, -1)[:, own, own]
-        shares.append(_share(inside, maps.sum(axis=(2, 3))))
+        cells = cells.reshape(len(batch), side * side, side * side)
+        shares.append(_share(np.diagonal(cells, axis1=1, axis2=2), cells.sum(axis=2)))
     shares = np.concatenate(shares)
     percentiles = {p: float(np.percentile(shares, p)) for p in PERCENTILES}
     return Bunch(shares=shares, mean=float(shares.mean()), percentiles=percentiles, indices=grids)
@@ -147,19 +161,12 @@ def _box_masks(boxes, shape):
         raise ValueError(f"boxes are of {len(boxes)} images, maps of {n}. Pass a list of boxes for each image.")
     masks = np.empty(shape, dtype=bool)
     for mask, own in zip(masks, boxes, strict=True):
-        own = np.asarray(own).reshape(-1, 4)
-        inside, valid = box_masks(own, n_rows, n_columns)
-        if not valid.all():
-            raise ValueError(
-                f"box {tuple(own[~valid][0].tolist())} is none in an image of {n_rows} rows and {n_columns} columns. "
-                "Expected (left, top, right, bottom) in pixels, right and bottom just outside."
-            )
-        mask[:] = inside.any(axis=0)
+        mask[:] = box_masks(own if len(own) else np.empty((0, 4)), n_rows, n_columns).any(axis=0)
     return masks
 
 
 def _maps_and_boxes(maps, boxes):
-    maps = check_array(maps, allow_nd=True, input_name="maps")
+    maps = check_array(maps, dtype=np.float64, allow_nd=True, input_name="maps")
     if maps.ndim == 4:
         maps = maps.sum(axis=3)
     if maps.ndim != 3:
@@ -176,7 +183,8 @@ def energy_in_boxes(maps, boxes):
         One map for each image, of its true class for instance: ``clf.explain(X, y[:, None]).ccm[:, 0]``. Channels are
         summed.
     boxes : sequence of n sequences of (left, top, right, bottom)
-        The boxes of each image in pixels; right and bottom are the first column and row outside. They may overlap.
+        The boxes of each image in pixels; right and bottom are the first column and row outside. Fractions are
+        rounded. Boxes may overlap.
 
     Returns
     -------

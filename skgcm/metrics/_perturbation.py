@@ -4,6 +4,8 @@ import numpy as np
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_array, check_consistent_length
 
+from skgcm.metrics._scores import check_positions
+
 ORDERS, FILLS = ("most", "least"), ("mean", "black")
 
 
@@ -19,11 +21,13 @@ def deletion_curve(predict_proba, X, maps, y, *, order="most", fill="mean", n_st
     maps : array-like (n, R, C) or (n, R, C, D), numbers
         One map for each image, of the class in `y`: ``clf.explain(X, labels[:, None]).ccm[:, 0]``. Channels are summed.
     y : array-like (n,), integers
-        The class of each image, as a position 0 .. N - 1 among the columns of `predict_proba`.
+        The class of each image, as a position 0 .. N - 1 among the columns of `predict_proba`:
+        ``np.searchsorted(clf.classes_, labels)``.
     order : {"most", "least"}, default="most"
         Which pixels go first: those of most evidence (a steep fall is good), or of least (a level line is good).
     fill : {"mean", "black"}, default="mean"
-        What takes their place: the mean colour of X, or 0.
+        What takes their place: the mean colour of X, rounded where X holds integers or bool, or 0, whatever
+        `value_range` a classifier has.
     n_steps : int, default=20
         Points of the curve after the first, at equal shares of pixels.
 
@@ -36,7 +40,7 @@ def deletion_curve(predict_proba, X, maps, y, *, order="most", fill="mean", n_st
     Raises
     ------
     ValueError
-        If shapes do not agree, or `order` or `fill` is none of these.
+        If shapes do not agree, `y` holds anything but positions, or `order` or `fill` is none of these.
 
     References
     ----------
@@ -56,7 +60,7 @@ def deletion_curve(predict_proba, X, maps, y, *, order="most", fill="mean", n_st
     (array([0.5, 0. , 0. ]), 0.125)
     """
     X, y = np.asarray(X), np.asarray(y)
-    maps = check_array(maps, allow_nd=True, input_name="maps")
+    maps = check_array(maps, dtype=np.float64, allow_nd=True, input_name="maps")
     check_consistent_length(X, maps, y)
     maps = maps.sum(axis=3) if maps.ndim == 4 else maps
     if X.ndim not in (3, 4) or maps.shape != X.shape[:3]:
@@ -65,7 +69,7 @@ def deletion_curve(predict_proba, X, maps, y, *, order="most", fill="mean", n_st
         if value not in known:
             raise ValueError(f"{name}={value!r} is not one of {known}.")
     filled = np.zeros(X.shape[3:]) if fill == "black" else X.mean(axis=(0, 1, 2))
-    filled = np.round(filled) if X.dtype.kind in "iu" else filled
+    filled = np.round(filled) if X.dtype.kind in "iub" else filled
     ranks = np.argsort(maps.reshape(len(X), -1), axis=1, kind="stable")
     rank = np.empty_like(ranks)
     np.put_along_axis(rank, ranks[:, ::-1] if order == "most" else ranks, np.arange(ranks.shape[1])[None], axis=1)
@@ -75,7 +79,9 @@ def deletion_curve(predict_proba, X, maps, y, *, order="most", fill="mean", n_st
     for share in shares:
         changed = X.copy()
         changed[rank < round(share * ranks.shape[1])] = filled
-        probabilities.append(np.asarray(predict_proba(changed))[np.arange(len(X)), y].mean())
+        proba = np.asarray(predict_proba(changed))
+        check_positions(y, proba.shape[1])
+        probabilities.append(proba[np.arange(len(X)), y].mean())
     probabilities = np.array(probabilities)
     return Bunch(shares=shares, probabilities=probabilities, area=float(np.trapezoid(probabilities, shares)))
 

@@ -16,6 +16,14 @@ def _maps_and_scores(maps, scores):
     return maps, scores
 
 
+def check_positions(y, n_classes):
+    """Raise unless y (n,) holds positions of classes."""
+    if y.ndim != 1 or y.dtype.kind not in "iu" or y.min() < 0 or y.max() >= n_classes:
+        raise ValueError(
+            f"y={y!r} must hold a position 0 .. {n_classes - 1} for each image: np.searchsorted(clf.classes_, labels)."
+        )
+
+
 def additivity_error(maps, scores):
     """Largest difference between the mean of a map and the score it should explain, in parts of the largest score.
 
@@ -86,11 +94,7 @@ def decline_ratio(maps, scores, y):
     maps, scores = _maps_and_scores(maps, scores)
     y = np.asarray(y)
     check_consistent_length(scores, y)
-    if y.ndim != 1 or y.dtype.kind not in "iu" or y.min() < 0 or y.max() >= scores.shape[1]:
-        raise ValueError(
-            f"y={y!r} must hold a position 0 .. {scores.shape[1] - 1} for each image: "
-            "np.searchsorted(clf.classes_, labels)."
-        )
+    check_positions(y, scores.shape[1])
     sums = maps.reshape(*scores.shape, -1).sum(axis=2, dtype=np.float64)
     before, after = (np.count_nonzero(values.argmax(axis=1) == y) for values in (scores, sums))
     if not before:
