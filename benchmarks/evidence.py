@@ -102,14 +102,14 @@ def unaligned(explain, X, labels, indices, seed=42):
 
 
 def located(explain, X, y, proba, n_grids, everything=True):
-    """{game: (mean, median)}."""
+    """{game: (mean, median)}, and of the first game the percentiles and the number of grids."""
     regular = grid_pointing_game(explain, X, y, proba, n_grids=n_grids)
     found = {"3 × 3": (regular.mean, regular.percentiles[50])}
     if everything:
         small = grid_pointing_game(explain, X, y, proba, side=2, n_grids=n_grids)
         shares = unaligned(explain, X, y, regular.indices)
         found |= {"2 × 2": (small.mean, small.percentiles[50]), "unaligned": (shares.mean(), np.median(shares))}
-    return found, len(regular.indices)
+    return {"games": found, "percentiles": regular.percentiles, "grids": len(regular.indices)}
 
 
 def dependence(clf, explain, X, y):
@@ -137,9 +137,9 @@ def cifar10_rows(args, fit, seed):
         for row, explain in explainers(name, clf).items():
             slow = row.startswith("Integrated")
             n_grids = min(FEW, args.grids) if slow else args.grids
-            games, played = located(explain, X_test, y_test, proba, n_grids, everything=not slow)
             found = {"mosaics": params["mosaic"] > 0, "accuracy": accuracy, "fit_s": seconds}
-            rows[row] = {**found, "games": games, "grids": played, **dependence(clf, explain, *few)}
+            found |= located(explain, X_test, y_test, proba, n_grids, everything=not slow)
+            rows[row] = {**found, **dependence(clf, explain, *few)}
             print(row, seed, rows[row], flush=True)
     return rows
 

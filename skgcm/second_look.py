@@ -9,9 +9,13 @@ FROM = 0.3  # share of a scheduled fit before the first second look: until then 
 MOST = 0.5  # of an image's pixels
 
 
-def is_due(number, share):
-    """Whether the mosaic of this number, from 0, is one of that share of all that are spread evenly among them."""
-    return int((number + 1) * share) > int(number * share)
+def is_due(turn, place, sides, share):
+    """Whether a mosaic is one of that share of all, spread evenly among them and among their sides, which take turns.
+
+    Turns and the place of a side among the others count from 0.
+    """
+    phase = 1 - (place + 1) / sides
+    return int((turn + 1) * share + phase) > int(turn * share + phase)
 
 
 @torch.no_grad()

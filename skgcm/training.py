@@ -224,9 +224,10 @@ class GCMNet(NeuralNetClassifier):
             pair, odd = divmod((len(self.history) - 1) * steps + step, 2)
             grid, looks_again = 1, False
             if self.mosaic and odd:
-                turn, place = divmod(pair, self.mosaic - 1)
+                sides = self.mosaic - 1
+                turn, place = divmod(pair, sides)
                 grid = 2 + place
-                looks_again = progress >= second_look.FROM and second_look.is_due(turn, self.second_look)
+                looks_again = progress >= second_look.FROM and second_look.is_due(turn, place, sides, self.second_look)
             yield rates, {"grid": grid, "sparsity": self.sparsity * progress, "looks_again": looks_again}
 
     def _train_epoch(self, batches, scheduled, plan, progress):
