@@ -4,14 +4,17 @@
     python benchmarks/evidence.py --cifar10 cifar10.npz --only cifar10 --epochs 30
 
 cifar10.npz as for benchmarks/paper.py; NEU-DET is a folder with train/CLASS/FILE.jpg, test/CLASS/FILE.jpg and boxes.csv
-(split, class, file, box_class, xmin, ymin, xmax, ymax in pixels). Writes benchmarks/results/evidence-PART.md and .json.
+(split, class, file, box_class, xmin, ymin, xmax, ymax in pixels). Writes benchmarks/results/evidence-PART.md and .json,
+of cifar10 with the epochs and of neu with the side of the images in the name.
 
 --only cifar10 | neu | digits    some of the tables
+--rows ROW ...   some of the classifiers, by their names in the tables
 --jobs N         N seeds side by side, which share the processor's cores
 --keep FOLDER    fits are kept there, and not repeated for the same data and parameters; empty it when the code changes
 """
 
 import argparse
+import shlex
 from collections import defaultdict
 from pathlib import Path
 
@@ -30,7 +33,7 @@ from skgcm.metrics import deletion_curve, energy_in_boxes, grid_pointing_game, p
 
 PLAIN = {"mosaic": 0, "sparsity": 0.0, "polarity": "bright"}
 MOSAIC, SPARSITY, BOTH = {"mosaic": 4}, {"sparsity": 0.06}, {"polarity": "both"}
-ALL = {**MOSAIC, "sparsity": 0.09, "second_look": 0.25, **BOTH}
+ALL = {**MOSAIC, "sparsity": 0.08, "second_look": 0.1, **BOTH}
 SETTINGS = (
     f"Where a row says so: mosaics of sides 2 to {MOSAIC['mosaic']} in turn, sparsity {SPARSITY['sparsity']}. All "
     f"options: {', '.join(f'{name}={value!r}' for name, value in ALL.items())}."
@@ -61,6 +64,10 @@ SHOWN = "GCM, all options"  # in the picture of steel
 FEW = 50  # grids for Integrated Gradients, which takes STEPS times as long as the others
 UNIFORM = "a map that is the same everywhere"
 SHARE = 0.25  # of the pixels, those of least evidence, whose loss should not matter
+
+
+def asked(names, args):
+    return [name for name in names if args.rows is None or name in args.rows]
 
 
 def explainers(name, clf):
@@ -129,7 +136,7 @@ def dependence(clf, explain, X, y):
 def cifar10_rows(args, fit, seed):
     X, y, X_test, y_test = cifar10(args.cifar10)
     rows = {}
-    for name in CIFAR10:
+    for name in asked(CIFAR10, args):
         params = {**PLAIN, "max_epochs": args.epochs, "augment": "shift+flip", **OPTIONS[name], "random_state": seed}
         clf, seconds = fit(name[:3], params, X, y)
         proba, accuracy = clf.predict_proba(X_test), clf.score(X_test, y_test)
@@ -184,7 +191,7 @@ def neu_rows(args, fit, seed):
     X_test, y_test, paths = load_image_folder(folder / "test", size=size, return_paths=True)
     boxes = read_boxes(folder, paths, size)
     rows = {}
-    for name in NEU:
+    for name in asked(NEU, args):
         params = {**PLAIN, "max_epochs": args.neu_epochs, "augment": "shift+flip", **OPTIONS[name]}
         clf, seconds = fit(name[:3], {**params, "random_state": seed}, X, y)
         if name == SHOWN and seed == args.seeds[0]:
@@ -232,7 +239,7 @@ def digits_rows(args, fit, seed):
     X, y = load_digits(return_X_y=True)
     X_fit, X_test, y_fit, y_test = train_test_split(X, y, test_size=1 / 3, stratify=y, random_state=seed)
     rows = {}
-    for name in DIGITS:
+    for name in asked(DIGITS, args):
         clf, seconds = fit("GCM", {**PLAIN, **OPTIONS[name], "random_state": seed}, X_fit, y_fit)
         rows[name] = {"accuracy": clf.score(X_test, y_test), "fit_s": seconds}
     return rows
@@ -262,6 +269,7 @@ def main():
     parser.add_argument("--cifar10")
     parser.add_argument("--neu")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--rows", nargs="+", choices=OPTIONS, metavar="ROW")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--epochs", type=int, default=15, help="on CIFAR-10")
     parser.add_argument("--neu-epochs", type=int, default=40)
@@ -287,14 +295,15 @@ def main():
             "neu": f" --neu NEU-DET --neu-epochs {args.neu_epochs} --size {args.size}",
             "digits": "",
         }[part] + (f" --jobs {args.jobs}" if args.jobs > 1 else "")
+        options += f" --rows {shlex.join(args.rows)}" if args.rows else ""
         head = {
             "command": f"python benchmarks/evidence.py --only {part} --seeds {' '.join(map(str, args.seeds))}{options}",
             "machine": machine(),
             "versions": versions("scikit-learn", "skorch", "captum"),
         }
         lines = [f"# Where the evidence lies: {part}", "", origin(head), "", *table(rows, args)]
-        name = f"evidence-{part}" + (f"-{args.size}" if part == "neu" else "")
-        write(name, lines, {**head, "rows": rows})
+        number = {"cifar10": f"-{args.epochs}", "neu": f"-{args.size}", "digits": ""}[part]
+        write(f"evidence-{part}{number}", lines, {**head, "rows": rows})
         print("\n".join(lines))
 
 

@@ -105,7 +105,7 @@ VARIANTS = {
     "adamw": {"optimizer": "adamw", "lr": 0.01},
     "early-stopping": STOPPING,
     "adamw-early-stopping": {**STOPPING, "optimizer": "adamw"},
-    "mosaic-sparsity": {"mosaic": 2, "sparsity": 0.1, "second_look": 1},
+    "mosaic-sparsity": {"mosaic": 3, "sparsity": 0.1, "second_look": 1},
     "augment": {"augment": "shift+flip"},
     "both-polarities": {"polarity": "both"},
     "float32": {"precision": "float32"},

@@ -36,7 +36,7 @@ def test_the_processor_finds_the_same_scores(fitted):
     np.testing.assert_allclose(moved.decision_function(X), scores, atol=1e-4 * np.abs(scores).max())
 
 
-@pytest.mark.parametrize("options", [{}, {"mosaic": 2, "sparsity": 0.1, "second_look": 1, "polarity": "both"}])
+@pytest.mark.parametrize("options", [{}, {"mosaic": 3, "sparsity": 0.1, "second_look": 1, "polarity": "both"}])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_replayed_steps_learn_what_run_steps_learn(fitted, precision, options):
     _, X = fitted

@@ -289,7 +289,7 @@ def any_labels(n):
 OF_X = {
     "channels_first": st.booleans(),
     "augment": st.sampled_from(["shift", "shift+flip"]),
-    "mosaic": st.sampled_from([0, 2]),
+    "mosaic": st.sampled_from([0, 2, 3]),
     "polarity": st.sampled_from(POLARITIES),
 }
 SHAPES = [(2, 2), [4, 1], np.array([3, 1, 2]), (0, 3), (2,), np.array(3), (2**70, 1)]
