@@ -8,7 +8,7 @@ cifar10.npz as for benchmarks/paper.py; NEU-DET is a folder with train/CLASS/FIL
 of cifar10 with the epochs and of neu with the side of the images in the name.
 
 --only cifar10 | neu | digits    some of the tables
---rows ROW ...   some of the classifiers, by their names in the tables
+--rows ROW ...   some of the classifiers, by their names in OPTIONS; the tables then have these alone
 --jobs N         N seeds side by side, which share the processor's cores
 --keep FOLDER    fits are kept there, and not repeated for the same data and parameters; empty it when the code changes
 """
@@ -229,7 +229,8 @@ def neu_table(rows, args):
             cells.append(form.format(np.mean([run[key] for run in runs])).rstrip("%") if key in runs[0] else "")
         cells += [f"{np.mean([run['energy_of'][label] for run in runs]):.3f}" for label in labels]
         lines.append(f"| {' | '.join(cells)} |")
-    return [*lines, "", f"![Evidence on six surfaces](evidence-neu-{args.size}.png)"]
+    picture = ["", f"![Evidence on six surfaces](evidence-neu-{args.size}.png)"]
+    return lines + (picture if SHOWN in rows else [])
 
 
 # ---- digits ----------------------------------------------------------------------------------------------------------
@@ -258,9 +259,9 @@ def digits_table(rows, args):
 # ---- all -------------------------------------------------------------------------------------------------------------
 
 PARTS = {
-    "cifar10": (cifar10_rows, cifar10_table),
-    "neu": (neu_rows, neu_table),
-    "digits": (digits_rows, digits_table),
+    "cifar10": (cifar10_rows, cifar10_table, CIFAR10),
+    "neu": (neu_rows, neu_table, NEU),
+    "digits": (digits_rows, digits_table, DIGITS),
 }
 
 
@@ -284,7 +285,9 @@ def main():
             parser.error(f"--only {part} needs --{part}")
     fit = keeping(args.keep)
     for part in args.only:
-        make, table = PARTS[part]
+        make, table, names = PARTS[part]
+        if not asked(names, args):
+            continue
         rows = defaultdict(list)
         of_seeds = Parallel(n_jobs=args.jobs)(delayed(make)(args, fit, seed) for seed in args.seeds)
         for seed, of_seed in zip(args.seeds, of_seeds, strict=True):

@@ -47,9 +47,9 @@ X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=1 / 4, strat
 # what is no evidence makes sure that the decision does not need it.
 clf = GCMClassifier(
     polarity="both",
-    mosaic=3,
-    sparsity=0.07,
-    second_look=0.25,
+    mosaic=4,
+    sparsity=0.08,
+    second_look=0.1,
     max_epochs=20,
     batch_size=32,
     augment="shift+flip",

@@ -3,15 +3,23 @@
 import numpy as np
 
 
+def _array(regions, what):
+    try:
+        return np.asarray(regions)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"regions cannot become one array of {what}: {error}") from error
+
+
 def box_masks(boxes, n_rows, n_columns):
     """Boxes (m, 4), rounded half up so that they keep their size -> bool (m, R, C), True inside. Raises ValueError."""
-    boxes = np.asarray(boxes)
+    boxes = _array(boxes, "boxes")
+    boxes = boxes if boxes.size else np.empty((0, 4))
     if boxes.ndim != 2 or boxes.shape[1] != 4 or boxes.dtype.kind not in "iuf":
         raise ValueError(
             f"The boxes of an image have shape {boxes.shape} and dtype {boxes.dtype}. Expected numbers (m, 4): (left, "
             "top, right, bottom) for each box."
         )
-    left, top, right, bottom = np.floor(boxes + 0.5).T[..., None]  # (m, 1) each
+    left, top, right, bottom = np.floor(boxes.astype(np.float64) + 0.5).T[..., None]  # (m, 1) each
     valid = (left >= 0) & (left < right) & (right <= n_columns) & (top >= 0) & (top < bottom) & (bottom <= n_rows)
     if not valid.all():  # a NaN is not valid either
         raise ValueError(
@@ -25,10 +33,7 @@ def box_masks(boxes, n_rows, n_columns):
 def region_masks(regions, shape):
     """Masks or boxes, one for all images or one for each -> bool (n, R, C), which is `shape`. Raises ValueError."""
     n, n_rows, n_columns = shape
-    try:
-        regions = np.asarray(regions)
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"regions cannot become one array of masks or boxes: {error}") from error
+    regions = _array(regions, "masks or boxes")
     if regions.dtype == bool and regions.shape in (shape, shape[1:]):
         return np.broadcast_to(regions, shape)
     if regions.dtype.kind not in "iuf" or regions.shape not in ((4,), (n, 4)):

@@ -28,9 +28,9 @@ class Step:
     """A network in training under autocast to the dtype `low`, if any; with `replay`, on CUDA, from a graph.
 
     Only the network is captured, at the first batch: loss, optimizer, learning rates, random numbers and callbacks stay
-    as they are, and need not be capturable. A batch of another shape, the last of an epoch, runs the network itself,
-    and so does every batch while some module has hooks, which a graph would leave out. Each set of options has a graph
-    of its own. Parameters that are frozen or thawed on the way are captured anew.
+    as they are, and need not be capturable. A smaller batch, the last of an epoch, runs the network itself, and so does
+    every batch while some module has hooks, which a graph would leave out. Each set of options has a graph of its own.
+    A larger batch is captured anew, and so are parameters that were frozen or thawed on the way.
     """
 
     def __init__(self, network, low=None, replay=False):
@@ -42,7 +42,8 @@ class Step:
         if not self.replay or self._has_hooks():
             return call(*tensors)
         key, trainable = tuple(options.items()), [parameter.requires_grad for parameter in self.network.parameters()]
-        if key not in self.captured or self.captured[key][2] != trainable:
+        _, shape, captured_with = self.captured.get(key, (None, (0,), None))
+        if len(images) > shape[0] or captured_with != trainable:
             self.captured[key] = self._capture(call, tensors), images.shape, trainable
         graphed, shape, _ = self.captured[key]
         if images.shape != shape:

@@ -10,9 +10,10 @@ MOST = 0.5  # of an image's pixels
 
 
 def is_due(turn, place, sides, share):
-    """Whether a mosaic is one of that share of all, spread evenly among them and among their sides, which take turns.
+    """Whether a mosaic is one of that share of all: each side has its share, spread evenly over its turns.
 
-    Turns and the place of a side among the others count from 0.
+    Turns, and the places of the sides in a turn, count from 0. Sides begin at different phases, so that even few
+    mosaics have about that share.
     """
     phase = 1 - (place + 1) / sides
     return int((turn + 1) * share + phase) > int(turn * share + phase)

@@ -224,7 +224,7 @@ class GCMNet(NeuralNetClassifier):
             pair, odd = divmod((len(self.history) - 1) * steps + step, 2)
             grid, looks_again = 1, False
             if self.mosaic and odd:
-                sides = self.mosaic - 1
+                sides = int(self.mosaic) - 1  # narrow NumPy integers would overflow
                 turn, place = divmod(pair, sides)
                 grid = 2 + place
                 looks_again = progress >= second_look.FROM and second_look.is_due(turn, place, sides, self.second_look)

@@ -48,6 +48,12 @@ def test_whole_batches_are_replayed_and_the_last_is_not(captures, network):
     assert not _replayed(network(_images(4)))
 
 
+def test_where_the_last_batch_came_first_a_whole_one_is_captured_anew(captures, network):
+    replay = Step(network, replay=True)
+    assert [_replayed(replay(_images(n))) for n in (3, 4, 3, 4)] == [True, True, False, True]
+    assert captures == [(3, 2, 3, 3), (4, 2, 3, 3)]
+
+
 def test_batch_norm_does_not_remember_the_rehearsals(captures, network):
     Step(network, replay=True)(_images(4))
     assert network[0].num_batches_tracked == 1

@@ -172,10 +172,10 @@ def test_grids_that_cannot_be_made_and_maps_of_another_size():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"side": 0}, "side=0 and n_grids=500 must be 1 or more"),
-        ({"n_grids": 0}, "n_grids=0 must be 1 or more"),
-        ({"smoothing": 2}, "smoothing=2 odd"),
-        ({"smoothing": -3}, "smoothing=-3 odd"),
+        ({"side": 0}, "side=0, n_grids=500 and smoothing=1 must be integers, 1 or more"),
+        ({"n_grids": 0}, "n_grids=0 and smoothing=1 must be integers"),
+        ({"smoothing": 2}, "smoothing=2 must be integers, 1 or more, and the last one odd"),
+        ({"smoothing": 3.0}, r"smoothing=3\.0 must be integers"),
         ({"X": np.zeros((4, 6))}, r"X of shape \(4, 6\) are no images"),
         ({"y": np.zeros((4, 2))}, "should be a 1d array"),
     ],
@@ -239,10 +239,18 @@ def test_fractions_are_rounded_and_boxes_keep_their_size(left, column):
     assert energy.tolist() == np.eye(3)[column].tolist()
 
 
-@pytest.mark.parametrize("boxes", [(0, 0, 1, 1), [(0, 0, 1)], [(0, 0, 1, 1, 9)], [("a", "b", "c", "d")]], ids=str)
+@pytest.mark.parametrize("boxes", [(0, 0, 1, 1), [(0, 0, 1)], [(0, 0, 1, 1, 9)], [("a", "b", "c", "d")], 5], ids=str)
 def test_boxes_that_are_none(boxes):
     with pytest.raises(ValueError, match=r"Expected numbers \(m, 4\)"):
         energy_in_boxes(MAP, [boxes])
+
+
+def test_boxes_of_unlike_lengths_and_narrow_floats():
+    with pytest.raises(ValueError, match="cannot become one array of boxes"):
+        energy_in_boxes(MAP, [[(0, 0, 1, 1), (0, 0, 1)]])
+    maps = np.eye(2000)[1025:1027, None]
+    box = np.array([[1025, 0, 1026, 1]], np.float16)
+    assert energy_in_boxes(maps, [box, box]).tolist() == [1, 0]
 
 
 def test_float16_evidence_does_not_overflow():

@@ -109,6 +109,10 @@ def test_mosaics_have_all_sides_in_turn_and_second_looks_come_at_each_of_them(st
     looks = [i // 2 for i, step in enumerate(steps) if step["looks_again"]]
     assert looks == [3, 7, 11, 15, 19]
     assert [steps[2 * i + 1]["grid"] for i in looks] == [2, 3, 4, 2, 3]
+    del steps[:]
+    params = {"mosaic": np.int8(3), "second_look": 0.5, "lr_schedule": "constant"}
+    GCMClassifier(**{**TINY, "max_epochs": 130}, **params).fit(X, y)
+    assert sorted(step["grid"] for step in steps if step["looks_again"]) == [2] * 33 + [3] * 32
 
 
 def test_a_second_look_without_mosaics_is_refused(tmp_path):

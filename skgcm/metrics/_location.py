@@ -1,5 +1,7 @@
 """Where the evidence is."""
 
+from numbers import Integral
+
 import numpy as np
 from scipy.ndimage import correlate1d
 from sklearn.utils import Bunch, check_random_state, gen_batches
@@ -93,7 +95,8 @@ def grid_pointing_game(
     Raises
     ------
     ValueError
-        If no grid can be made, or `explain` returns maps of another shape or such that are not finite.
+        If shapes do not agree, a number is out of its range, no grid can be made, or `explain` returns maps of another
+        shape or such that are not finite.
 
     References
     ----------
@@ -114,9 +117,11 @@ def grid_pointing_game(
     check_consistent_length(X, y, proba)
     if X.ndim not in (3, 4):
         raise ValueError(f"X of shape {X.shape} are no images (n, R, C) or (n, R, C, D).")
-    if side < 1 or n_grids < 1 or smoothing < 1 or smoothing % 2 == 0:
+    numbers = side, n_grids, smoothing
+    if not all(isinstance(number, Integral) and number >= 1 for number in numbers) or smoothing % 2 == 0:
         raise ValueError(
-            f"side={side!r} and n_grids={n_grids!r} must be 1 or more, and smoothing={smoothing!r} odd: 1, 3, 5 ..."
+            f"side={side!r}, n_grids={n_grids!r} and smoothing={smoothing!r} must be integers, 1 or more, and the last "
+            "one odd."
         )
     classes = np.unique(y) if classes is None else np.asarray(classes)
     if len(classes) != proba.shape[1]:
@@ -161,7 +166,7 @@ def _box_masks(boxes, shape):
         raise ValueError(f"boxes are of {len(boxes)} images, maps of {n}. Pass a list of boxes for each image.")
     masks = np.empty(shape, dtype=bool)
     for mask, own in zip(masks, boxes, strict=True):
-        mask[:] = box_masks(own if len(own) else np.empty((0, 4)), n_rows, n_columns).any(axis=0)
+        mask[:] = box_masks(own, n_rows, n_columns).any(axis=0)
     return masks
 
 

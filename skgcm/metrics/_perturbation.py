@@ -79,7 +79,7 @@ def deletion_curve(predict_proba, X, maps, y, *, order="most", fill="mean", n_st
     for share in shares:
         changed = X.copy()
         changed[rank < round(share * ranks.shape[1])] = filled
-        proba = np.asarray(predict_proba(changed))
+        proba = check_array(predict_proba(changed), input_name="predict_proba(X)")
         check_positions(y, proba.shape[1])
         probabilities.append(proba[np.arange(len(X)), y].mean())
     probabilities = np.array(probabilities)
