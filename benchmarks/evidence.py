@@ -33,7 +33,7 @@ from skgcm.metrics import deletion_curve, energy_in_boxes, grid_pointing_game, p
 
 PLAIN = {"mosaic": 0, "sparsity": 0.0, "polarity": "bright"}
 MOSAIC, SPARSITY, BOTH = {"mosaic": 4}, {"sparsity": 0.06}, {"polarity": "both"}
-ALL = {**MOSAIC, "sparsity": 0.08, "second_look": 0.1, **BOTH}
+ALL = {**MOSAIC, "sparsity": 0.09, "second_look": 0.1, **BOTH}
 SETTINGS = (
     f"Where a row says so: mosaics of sides 2 to {MOSAIC['mosaic']} in turn, sparsity {SPARSITY['sparsity']}. All "
     f"options: {', '.join(f'{name}={value!r}' for name, value in ALL.items())}."

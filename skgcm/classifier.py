@@ -64,7 +64,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         and half of them mirrored left to right. A callable gets and returns a tensor (batch, channels, rows, columns)
         in the dtype and units of X.
     mosaic : int, default=0
-        Every second training batch is laid out in grids, of 2 x 2 images up to this side in turn: the contributions in
+        Every third training batch is laid out in grids, of 2 x 2 images up to this side in turn: the contributions in
         a cell must classify that cell alone, so that evidence comes to lie on the object. Batches of fewer than
         2 * mosaic**2 images are repeated to fill two grids, which takes longer. 0: no mosaics.
     sparsity : float, default=0.0

@@ -44,7 +44,7 @@ class GCMNet(NeuralNetClassifier):
         bfloat16 trains under autocast; weights, scores and loss stay float32.
     lr_schedule : {"one-cycle", "constant"}
     mosaic : int
-        Every second batch is laid out as mosaics: of side 2 to this one, in turn; 0: none.
+        Every third batch is laid out as mosaics: of side 2 to this one, in turn; 0: none.
     sparsity : float
         Weight of the penalty on contributions. With the one-cycle schedule it rises linearly from 0 to this value.
     second_look : float
@@ -221,11 +221,11 @@ class GCMNet(NeuralNetClassifier):
             rates = [peak * learning_rate_factor(position) for peak in peaks]
             progress = position if self.lr_schedule == "one-cycle" else 1.0
             # by the history, since each call of partial_fit has epoch 0 again
-            pair, odd = divmod((len(self.history) - 1) * steps + step, 2)
+            number, place = divmod((len(self.history) - 1) * steps + step, mosaics.EVERY)
             grid, looks_again = 1, False
-            if self.mosaic and odd:
+            if self.mosaic and place == mosaics.EVERY - 1:
                 sides = int(self.mosaic) - 1  # narrow NumPy integers would overflow
-                turn, place = divmod(pair, sides)
+                turn, place = divmod(number, sides)
                 grid = 2 + place
                 looks_again = progress >= second_look.FROM and second_look.is_due(turn, place, sides, self.second_look)
             yield rates, {"grid": grid, "sparsity": self.sparsity * progress, "looks_again": looks_again}
