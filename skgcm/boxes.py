@@ -3,28 +3,28 @@
 import numpy as np
 
 
-def _array(regions, what):
+def _array(regions, name):
     try:
         return np.asarray(regions)
     except (RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"regions cannot become one array of {what}: {error}") from error
+        raise ValueError(f"{name} cannot become one array: {error}") from error
 
 
-def box_masks(boxes, n_rows, n_columns):
+def box_masks(boxes, n_rows, n_columns, name="boxes"):
     """Boxes (m, 4), rounded half up so that they keep their size -> bool (m, R, C), True inside. Raises ValueError."""
-    boxes = _array(boxes, "boxes")
+    boxes = _array(boxes, name)
     boxes = boxes if boxes.size else np.empty((0, 4))
     if boxes.ndim != 2 or boxes.shape[1] != 4 or boxes.dtype.kind not in "iuf":
         raise ValueError(
-            f"The boxes of an image have shape {boxes.shape} and dtype {boxes.dtype}. Expected numbers (m, 4): (left, "
+            f"{name} of an image have shape {boxes.shape} and dtype {boxes.dtype}. Expected numbers (m, 4): (left, "
             "top, right, bottom) for each box."
         )
     left, top, right, bottom = np.floor(boxes.astype(np.float64) + 0.5).T[..., None]  # (m, 1) each
     valid = (left >= 0) & (left < right) & (right <= n_columns) & (top >= 0) & (top < bottom) & (bottom <= n_rows)
     if not valid.all():  # a NaN is not valid either
         raise ValueError(
-            f"The box {tuple(boxes[~valid[:, 0]][0].tolist())} is empty or leaves an image of {n_rows} rows and "
-            f"{n_columns} columns. Expected (left, top, right, bottom) in pixels, right and bottom just outside."
+            f"{name} has {tuple(boxes[~valid[:, 0]][0].tolist())}, which is empty or leaves an image of {n_rows} rows "
+            f"and {n_columns} columns. Expected (left, top, right, bottom) in pixels, right and bottom just outside."
         )
     row, column = np.arange(n_rows), np.arange(n_columns)
     return ((row >= top) & (row < bottom))[:, :, None] & ((column >= left) & (column < right))[:, None, :]
@@ -33,7 +33,7 @@ def box_masks(boxes, n_rows, n_columns):
 def region_masks(regions, shape):
     """Masks or boxes, one for all images or one for each -> bool (n, R, C), which is `shape`. Raises ValueError."""
     n, n_rows, n_columns = shape
-    regions = _array(regions, "masks or boxes")
+    regions = _array(regions, "regions")
     if regions.dtype == bool and regions.shape in (shape, shape[1:]):
         return np.broadcast_to(regions, shape)
     if regions.dtype.kind not in "iuf" or regions.shape not in ((4,), (n, 4)):
@@ -41,4 +41,4 @@ def region_masks(regions, shape):
             f"regions of shape {regions.shape} and dtype {regions.dtype} are neither masks, bool {shape[1:]} or "
             f"{shape}, nor boxes (left, top, right, bottom), numbers (4,) or {(n, 4)}."
         )
-    return box_masks(np.broadcast_to(regions, (n, 4)), n_rows, n_columns)
+    return box_masks(np.broadcast_to(regions, (n, 4)), n_rows, n_columns, "regions")

@@ -246,7 +246,7 @@ def test_boxes_that_are_none(boxes):
 
 
 def test_boxes_of_unlike_lengths_and_narrow_floats():
-    with pytest.raises(ValueError, match="cannot become one array of boxes"):
+    with pytest.raises(ValueError, match="boxes cannot become one array"):
         energy_in_boxes(MAP, [[(0, 0, 1, 1), (0, 0, 1)]])
     maps = np.eye(2000)[1025:1027, None]
     box = np.array([[1025, 0, 1026, 1]], np.float16)
