@@ -66,10 +66,6 @@ UNIFORM = "a map that is the same everywhere"
 SHARE = 0.25  # of the pixels, those of least evidence, whose loss should not matter
 
 
-def asked(names, args):
-    return [name for name in names if args.rows is None or name in args.rows]
-
-
 def explainers(name, clf):
     """{row of the table: explain}, callables (X, labels) -> maps (n, k, R, C)."""
     if name.startswith("CNN"):
@@ -133,10 +129,10 @@ def dependence(clf, explain, X, y):
     return {"before": before, **kept, "deletion": most.area, "insertion": least.area}
 
 
-def cifar10_rows(args, fit, seed):
+def cifar10_rows(names, args, fit, seed):
     X, y, X_test, y_test = cifar10(args.cifar10)
     rows = {}
-    for name in asked(CIFAR10, args):
+    for name in names:
         params = {**PLAIN, "max_epochs": args.epochs, "augment": "shift+flip", **OPTIONS[name], "random_state": seed}
         clf, seconds = fit(name[:3], params, X, y)
         proba, accuracy = clf.predict_proba(X_test), clf.score(X_test, y_test)
@@ -185,13 +181,13 @@ def cifar10_table(rows, args):
 # ---- NEU-DET ---------------------------------------------------------------------------------------------------------
 
 
-def neu_rows(args, fit, seed):
+def neu_rows(names, args, fit, seed):
     folder, size = Path(args.neu), args.size
     X, y = load_image_folder(folder / "train", size=size)
     X_test, y_test, paths = load_image_folder(folder / "test", size=size, return_paths=True)
     boxes = read_boxes(folder, paths, size)
     rows = {}
-    for name in asked(NEU, args):
+    for name in names:
         params = {**PLAIN, "max_epochs": args.neu_epochs, "augment": "shift+flip", **OPTIONS[name]}
         clf, seconds = fit(name[:3], {**params, "random_state": seed}, X, y)
         if name == SHOWN and seed == args.seeds[0]:
@@ -236,11 +232,11 @@ def neu_table(rows, args):
 # ---- digits ----------------------------------------------------------------------------------------------------------
 
 
-def digits_rows(args, fit, seed):
+def digits_rows(names, args, fit, seed):
     X, y = load_digits(return_X_y=True)
     X_fit, X_test, y_fit, y_test = train_test_split(X, y, test_size=1 / 3, stratify=y, random_state=seed)
     rows = {}
-    for name in asked(DIGITS, args):
+    for name in names:
         clf, seconds = fit("GCM", {**PLAIN, **OPTIONS[name], "random_state": seed}, X_fit, y_fit)
         rows[name] = {"accuracy": clf.score(X_test, y_test), "fit_s": seconds}
     return rows
@@ -286,10 +282,11 @@ def main():
     fit = keeping(args.keep)
     for part in args.only:
         make, table, names = PARTS[part]
-        if not asked(names, args):
+        names = [name for name in names if args.rows is None or name in args.rows]
+        if not names:
             continue
         rows = defaultdict(list)
-        of_seeds = Parallel(n_jobs=args.jobs)(delayed(make)(args, fit, seed) for seed in args.seeds)
+        of_seeds = Parallel(n_jobs=args.jobs)(delayed(make)(names, args, fit, seed) for seed in args.seeds)
         for seed, of_seed in zip(args.seeds, of_seeds, strict=True):
             for row, found in of_seed.items():
                 rows[row].append({"seed": seed, **found})

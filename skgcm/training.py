@@ -221,9 +221,9 @@ class GCMNet(NeuralNetClassifier):
             rates = [peak * learning_rate_factor(position) for peak in peaks]
             progress = position if self.lr_schedule == "one-cycle" else 1.0
             # by the history, since each call of partial_fit has epoch 0 again
-            number, place = divmod((len(self.history) - 1) * steps + step, mosaics.EVERY)
+            number, plain = divmod((len(self.history) - 1) * steps + step, mosaics.EVERY)
             grid, looks_again = 1, False
-            if self.mosaic and place == mosaics.EVERY - 1:
+            if self.mosaic and plain == mosaics.EVERY - 1:
                 sides = int(self.mosaic) - 1  # narrow NumPy integers would overflow
                 turn, place = divmod(number, sides)
                 grid = 2 + place
