@@ -347,7 +347,7 @@ def bench_scale(rounds=3):
 
 
 def plot(rows):
-    """docs/speed.png: nanoseconds that predict takes for a pixel, against the count and against the side of images."""
+    """Nanoseconds that predict takes for a pixel, against the count and against the side of images: a file in docs."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -367,7 +367,9 @@ def plot(rows):
     axes[0].set_ylabel("time of predict, ns a pixel")
     axes[0].set_ylim(0)  # of both, once both are drawn
     figure.suptitle("Level is linear: a pixel costs the same however many images, however large")
-    figure.savefig(Path(__file__).parents[1] / "docs" / ("speed-cuda.png" if CUDA else "speed.png"), dpi=100)
+    name = "speed-cuda.png" if CUDA else "speed.png"
+    figure.savefig(Path(__file__).parents[1] / "docs" / name, dpi=100)
+    return name
 
 
 BENCHES = {
@@ -404,7 +406,7 @@ def main():
         lines.append(f"| {r['figure']} | {r['reach']} | {cells[0]} | {cells[1]} |")
     print("\n".join(lines))
     if only is None:
-        plot(rows)
+        lines += ["", f"![What predict takes for a pixel](../../docs/{plot(rows)})"]
         write("speed-cuda" if CUDA else "speed-cpu", lines, {**head, "rows": rows})
 
 

@@ -3,8 +3,8 @@
 import torch
 
 
-def shift(images, generator, flip=False, fill=0):
-    """Move each image by up to an eighth of its side, at random; vacated pixels get `fill`. With flip, mirror half.
+def shift(images, generator, flip=False):
+    """Move each image by up to an eighth of its side, at random; vacated pixels get 0. With flip, mirror half.
 
     images : Tensor (B, D, R, C), any dtype. Random numbers come from `generator`, which is of the images' device.
     """
@@ -23,20 +23,21 @@ def shift(images, generator, flip=False, fill=0):
     pixels = images.permute(0, 2, 3, 1)  # (B, R, C, D): a pixel's channels lie together
     moved = pixels[torch.arange(n, device=device)[:, None, None], r[:, :, None], c[:, None, :]]
     inside = (r_inside[:, :, None] & c_inside[:, None, :])[..., None]
-    moved = torch.where(inside, moved, torch.full((), fill, dtype=moved.dtype, device=device))
-    return moved.permute(0, 3, 1, 2)
+    return (moved * inside).permute(0, 3, 1, 2)
 
 
-def augmented(images, augment, generator, low):
-    """Apply the estimator's `augment` to a batch of raw images (B, D, R, C), in which `low` means 0."""
-    if augment is None:
-        return images
+def augmented(images, augment, generator, scale):
+    """A batch of raw images (B, D, R, C) after the estimator's `augment` and `scale`, which makes them [0, 1].
+
+    A callable changes raw images; what is shifted is scaled first, so that vacated pixels are 0 in any dtype.
+    """
     if not callable(augment):
-        return shift(images, generator, flip=augment == "shift+flip", fill=low)
+        images = scale(images)
+        return images if augment is None else shift(images, generator, flip=augment == "shift+flip")
     changed = augment(images)
     if getattr(changed, "shape", None) != images.shape or getattr(changed, "dtype", None) != images.dtype:
         found = f"{tuple(changed.shape)} {changed.dtype}" if isinstance(changed, torch.Tensor) else repr(changed)
         raise ValueError(
             f"augment returned {found}; expected a tensor like the one it got, {tuple(images.shape)} {images.dtype}."
         )
-    return changed
+    return scale(changed)

@@ -11,9 +11,12 @@ def _array(regions, name):
 
 
 def box_masks(boxes, n_rows, n_columns, name="boxes"):
-    """Boxes (m, 4), rounded half up so that they keep their size -> bool (m, R, C), True inside. Raises ValueError."""
+    """Boxes (m, 4), or one, (4,), rounded half up so that they keep their size -> bool (m, R, C), True inside.
+
+    Raises ValueError.
+    """
     boxes = _array(boxes, name)
-    boxes = boxes if boxes.size else np.empty((0, 4))
+    boxes = np.atleast_2d(boxes) if boxes.size else np.empty((0, 4))
     if boxes.ndim != 2 or boxes.shape[1] != 4 or boxes.dtype.kind not in "iuf":
         raise ValueError(
             f"{name} of an image have shape {boxes.shape} and dtype {boxes.dtype}. Expected numbers (m, 4): (left, "
@@ -39,6 +42,6 @@ def region_masks(regions, shape):
     if regions.dtype.kind not in "iuf" or regions.shape not in ((4,), (n, 4)):
         raise ValueError(
             f"regions of shape {regions.shape} and dtype {regions.dtype} are neither masks, bool {shape[1:]} or "
-            f"{shape}, nor boxes (left, top, right, bottom), numbers (4,) or {(n, 4)}."
+            f"{shape}, nor boxes (left, top, right, bottom), numbers (4,) or {(n, 4)}. A mask of numbers is mask > 0."
         )
     return box_masks(np.broadcast_to(regions, (n, 4)), n_rows, n_columns, "regions")

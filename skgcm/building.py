@@ -1,5 +1,7 @@
 """From an estimator's parameters to the skorch net that trains: device, precision, seed, optimizer, network."""
 
+import inspect
+
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
@@ -79,6 +81,11 @@ def build_net(params, image_format, n_classes, class_weights):
         optimizer_params = {f"optimizer__{name}": value for name, value in defaults.items()}
     elif not issubclass(optimizer, torch.optim.Optimizer):
         raise ValueError(f"optimizer={optimizer!r} must be one of {sorted(OPTIMIZERS)} or a class of torch.optim.")
+    if params["weight_decay"] and "weight_decay" not in inspect.signature(optimizer).parameters:
+        raise ValueError(
+            f"optimizer={optimizer.__name__} has no weight_decay, and weight_decay={params['weight_decay']!r}. Set "
+            "weight_decay=0."
+        )
     callbacks, split = list(params["callbacks"] or []), None
     if params["early_stopping"]:
         split = ValidSplit(float(params["validation_fraction"]), stratified=True, random_state=seed)

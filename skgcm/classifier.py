@@ -77,14 +77,14 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         to their class, to the batch's mean colour: a decision should not need what is no evidence. With the one-cycle
         schedule from 30 % of `max_epochs` on, else from the start. 0: none. Needs `mosaic`.
     optimizer : {"sgd", "adamw"} or a class of torch.optim, default="sgd"
-        "sgd" has Nesterov momentum 0.9.
+        "sgd" has Nesterov momentum 0.9. LBFGS, Muon and SparseAdam cannot train this network.
     lr : float, default=0.05
         Learning rate; the highest where there is a schedule.
     lr_schedule : {"one-cycle", "constant"}, default="one-cycle"
         "one-cycle" rises linearly for a quarter of `max_epochs` and falls along a cosine to 0. "constant" leaves the
         learning rate alone, for a callback (skorch's LRScheduler) to change.
     weight_decay : float, default=2e-3
-        Handed to the optimizer unless 0.
+        Handed to the optimizer unless 0, which optimizers without one need.
     max_epochs : int, default=30
         Passes over the training images.
     batch_size : int, default=64
@@ -401,8 +401,11 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             self.image_shape_ = shape
             given = self.value_range
             self.value_range_ = images.find_value_range(rows) if given is None else images.check_value_range(given)
+            if given is None:
+                images.warn_if_dark(rows, self.value_range_)
         images.check_values(rows, self.value_range_)
-        return rows, labels.indices(y, self.classes_, "y")
+        remedy = "Name all labels that will come, as n_classes or in the first partial_fit as classes; or fit anew."
+        return rows, labels.indices(y, self.classes_, "y", remedy)
 
     def _check_continues(self, classes):
         """Raise where training is to go on with parameters that say otherwise than the first fit."""

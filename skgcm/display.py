@@ -179,7 +179,8 @@ class ContributionDisplay:
         Raises
         ------
         ValueError
-            If `kind` is unknown, `y` has not one label for each image, or there is nothing to draw.
+            If `kind` is unknown, `y` has not one label for each image or has text where the classes are numbers (or
+            the reverse), or there is nothing to draw.
         ImportError
             If matplotlib is not installed: ``pip install skgcm[plot]``.
 
@@ -219,6 +220,9 @@ class ContributionDisplay:
             raise ValueError(
                 f"y has shape {y.shape}; expected ({n},), one true label for each image of the explanation"
             )
+        kinds = [array.dtype for array in (y, self.explanation.classes) if array is not None and array.dtype != object]
+        if len({dtype.kind in "US" for dtype in kinds}) > 1:
+            raise ValueError(f"y has dtype {kinds[0]} and the classes {kinds[1]}: text is never a number. Convert y.")
         return y
 
     def _show(self, axes, picture, layout, **colours):

@@ -182,7 +182,8 @@ class Explanation:
         if not (isinstance(against, str) and against == "mean"):
             found = np.zeros_like(self.classes, dtype=bool)
             with suppress(TypeError, ValueError):  # what NumPy cannot compare with labels is none
-                if np.ndim(against) == 0:
+                flag = isinstance(against, bool | np.bool_) and self.classes.dtype.kind != "b"  # True == 1
+                if np.ndim(against) == 0 and not flag:
                     found |= self.classes == against
             if not found.any(axis=1).all():
                 raise ValueError(

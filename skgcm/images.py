@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 CHANNELS = (1, 3, 4)  # what a lone axis of this length is taken for when nobody says
+OUTSIDE = 1 / 20  # share of values that may lie somewhat outside the range, as those of new images do
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,11 @@ def _looks_like_one_image(shape):
     return shape[-1] in CHANNELS[1:] and min(shape[:-1]) > max(CHANNELS)
 
 
+def _looks_channels_first(shape):
+    """Of one image. A square behind another number is as telling as a usual number of channels."""
+    return min(shape[1:]) > max(CHANNELS) and (shape[0] in CHANNELS or shape[0] != shape[1] == shape[2])
+
+
 def guess_shape(shape, channels_first=False):
     """The (R, C, D) of images in an array of this shape, where the user did not say.
 
@@ -128,10 +134,15 @@ def guess_shape(shape, channels_first=False):
     """
     if len(shape) == 4:
         rows, columns, channels = (*shape[2:], shape[1]) if channels_first else shape[1:]
-        if not channels_first and shape[1] in CHANNELS and min(columns, channels) > max(CHANNELS):
+        if not channels_first and _looks_channels_first(shape[1:]):
             raise ValueError(
                 f"X of shape {shape} looks like channels first, (n, channels, rows, columns). If so, pass "
                 f"channels_first=True; if not, say image_shape={describe(shape[1:])}."
+            )
+        if channels_first and _looks_channels_first(shape[:0:-1]):
+            raise ValueError(
+                f"X of shape {shape} looks like channels last, (n, rows, columns, channels). If so, leave out "
+                f"channels_first=True; if not, say image_shape={describe((rows, columns, channels))}."
             )
         return rows, columns, channels
     if len(shape) == 3:
@@ -201,6 +212,14 @@ def find_shape(shape, image_shape, channels_first):
     if image_shape is None:
         return guess_shape(shape, channels_first)
     expected = check_image_shape(image_shape)
+    rows, columns, channels = expected
+    if _looks_channels_first(expected) and (channels_first or len(shape) == 2):
+        remedy = f"image_shape={describe((columns, channels, rows))} and channels_first=True"
+        raise ValueError(
+            f"image_shape={image_shape!r} looks like channels first, and is (rows, columns, channels) whatever the "
+            f"order in X. If X has {rows} channels first, say {remedy}; if it has images of {rows} rows, pass it as "
+            f"(n, {rows}, {columns}, {channels})."
+        )
     check_shape(shape, expected, channels_first, "image_shape says")
     return expected
 
@@ -237,24 +256,41 @@ def check_value_range(value_range):
     return low, high
 
 
+def _some(rows):
+    """Rows enough to say how values are distributed: about four million values, more where one row has more."""
+    return rows[:: 1 + rows.size // 2**22]
+
+
+def warn_if_dark(rows, value_range):
+    """Warn where nearly all values of training images lie near the lower end of the range that was found for them."""
+    low, high = value_range
+    bright = float(np.quantile(_some(rows), 0.995, method="higher"))
+    if low < bright < low + (high - low) / 4:
+        warnings.warn(
+            f"99.5 % of the values in X are {bright:g} or less, and white would be {high:g}: images this dark are "
+            f"learnt badly. If they are as they should be, say value_range=({low:g}, {bright:g}), and clip what is "
+            "brighter.",
+            UserWarning,
+            stacklevel=5,
+        )
+
+
 def check_values(rows, value_range):
     """Raise ValueError for values far outside the range; warn where the range looks like another's."""
     low, high = value_range
     width = high - low
-    if rows.dtype.kind in "bu":
-        largest = 1 if rows.dtype.kind == "b" else np.iinfo(rows.dtype).max
-        if low - width <= 0 and largest <= high + width:
-            return
     smallest, largest = float(rows.min()), float(rows.max())
     if smallest < low - width or largest > high + width:
         raise ValueError(
             f"X has values from {smallest:g} to {largest:g}, far outside value_range ({low:g}, {high:g}). Scale X as "
             "the training images were scaled, or fit with the value_range that X has."
         )
-    if rows.dtype.kind == "f" and width > 2 and low <= smallest and largest <= low + width / 100:
+    tiny = width > 2 and low <= smallest < largest <= low + width / 100
+    inside = low <= smallest and largest <= high
+    if tiny or (not inside and np.mean((_some(rows) < low) | (_some(rows) > high)) > OUTSIDE):
         warnings.warn(
-            f"X has values from {smallest:g} to {largest:g} only, for a model with value_range ({low:g}, {high:g}): "
-            "was X scaled to 0..1 while the training images were not?",
+            f"X has values from {smallest:g} to {largest:g}, for a model with value_range ({low:g}, {high:g}): was X "
+            "scaled otherwise than the training images?",
             UserWarning,
             stacklevel=4,
         )

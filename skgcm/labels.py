@@ -31,13 +31,14 @@ def find(labels, n_classes=None, name="y"):
     return classes
 
 
-def indices(labels, classes, name):
-    """Positions in `classes` of an array of labels, int64, same shape. `name` is what an error calls the labels."""
+def indices(labels, classes, name, remedy=""):
+    """Positions in `classes` of an array of labels, int64, same shape. `name` and `remedy` are for errors."""
     position = {label: i for i, label in enumerate(classes.tolist())}
     try:
         found = [position[label] for label in labels.ravel().tolist()]
     except KeyError as error:
-        raise ValueError(f"{name} has the label {error.args[0]!r}, but the classes are {_some(classes)}.") from None
+        message = f"{name} has the label {error.args[0]!r}, but the classes are {_some(classes)}."
+        raise ValueError(f"{message} {remedy}".rstrip()) from None
     except TypeError as error:
         raise ValueError(f"{name} has what is no label ({error}); the classes are {_some(classes)}.") from error
     return np.array(found, dtype=np.int64).reshape(labels.shape)
@@ -68,14 +69,18 @@ def choose(wanted, classes, n):
         raise ValueError(
             f"classes of shape {np.shape(wanted)} must be labels for every image, (k,), or image by image, ({n}, k)."
         )
-    _check_count(labels.shape[1], classes)
-    return indices(labels, classes, "classes")
+    column = f" One label for each of {n} images is a column, ({n}, 1): y[:, None]." if labels.shape[1] == n else ""
+    _check_count(labels.shape[1], classes, column)
+    positions = indices(labels, classes, "classes")
+    if (np.diff(np.sort(positions, axis=1)) == 0).any():
+        raise ValueError(f"classes={wanted!r} has a label twice for one image. Name each once.{column}")
+    return positions
 
 
-def _check_count(k, classes):
+def _check_count(k, classes, remedy=""):
     if k > len(classes):
         raise ValueError(
-            f"classes asks for {k} classes an image, but there are {len(classes)}. Ask for fewer, or 'all'."
+            f"classes asks for {k} classes an image, but there are {len(classes)}. Ask for fewer, or 'all'.{remedy}"
         )
 
 

@@ -12,9 +12,9 @@ EVERY = 3  # of so many batches the last is laid out: mosaics cost accuracy on p
 def filled(n_images, n, device=None):
     """Which image goes into each cell, so that n x n grids are full: each image once, then from the first again.
 
-    At least two grids (of n = 1: images), since a lone one may have no batch statistics.
+    At least two grids, since a lone one may have no batch statistics; images that stay as they are (n = 1) once each.
     """
-    n_grids = max(2, -(-n_images // n**2))
+    n_grids = n_images if n == 1 else max(2, -(-n_images // n**2))
     return torch.arange(n_grids * n**2, device=device) % n_images
 
 

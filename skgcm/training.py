@@ -115,8 +115,7 @@ class GCMNet(NeuralNetClassifier):
         self._set_training(True)
         rows, labels = (part.to(self.device, non_blocking=True) for part in unpack_data(batch))
         images = self.image_format.unflatten(rows)
-        images = augmented(images, self.augment, self.augmenting_, self.image_format.value_range[0])
-        images = self.image_format.scale(images)
+        images = augmented(images, self.augment, self.augmenting_, self.image_format.scale)
         if looks_again:
             with autocast(images.device, self.step_.low):
                 images = second_look.without_the_least(self.network, images, labels, self.augmenting_)
@@ -130,6 +129,12 @@ class GCMNet(NeuralNetClassifier):
     def _learn(self, images, labels, grid, penalised):
         """Scores (B, N) in training, and the penalty on the contributions that they are made of, or None."""
         n, n_classes, options = len(images), self.network.n_classes, {}
+        if n == grid == 1 and max(images.shape[2:]) <= 2 ** (self.module__n_stages - 1):
+            rows, columns = images.shape[2:]
+            raise ValueError(
+                f"A batch of one image of {rows} x {columns} pixels, which n_stages={self.module__n_stages} reduce to "
+                "a single one, has no batch statistics. Train on more images at a time, or with a smaller n_stages."
+            )
         cells = mosaics.filled(n, grid, images.device)
         if len(cells) > n:
             images, labels = images[cells], labels[cells]

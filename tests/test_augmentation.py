@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from skgcm.augmentation import shift
+from skgcm.augmentation import augmented, shift
+from skgcm.images import ImageFormat
 
 
 def _generator():
@@ -30,13 +31,13 @@ def test_shift_moves_images_whole_and_leaves_zeros(flip):
     assert len({dx for _, _, dx in seen}) == 3
 
 
+@pytest.mark.parametrize("low", [0.0, -50.0, 0.25])
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.int64, torch.float32, torch.bool])
-def test_vacated_pixels_get_what_means_black(dtype):
-    images = torch.ones(200, 1, 8, 8).to(dtype)
-    low = 0 if dtype in (torch.bool, torch.uint16) else 7
-    moved = shift(images, _generator(), fill=low)
-    assert moved.dtype == dtype
-    assert set(moved.float().unique().tolist()) == {1.0, float(low)}
+def test_vacated_pixels_are_0_also_where_the_dtype_has_no_such_number(dtype, low):
+    scale = ImageFormat((8, 8, 1), False, (low, 1.0)).scale
+    moved = augmented(torch.ones(200, 1, 8, 8).to(dtype), "shift", _generator(), scale)
+    assert moved.dtype == torch.float32
+    assert set(moved.unique().tolist()) == {0.0, 1.0}
 
 
 def test_a_lone_row_of_pixels_cannot_move_up():

@@ -453,6 +453,7 @@ GCMClassifier(**TINY, checkpoint=sys.argv[1]).fit(*draw())
 
 def test_a_process_killed_within_a_write_goes_on_from_the_epoch_before(path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    environment["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # another number rounds otherwise
     child = subprocess.Popen([sys.executable, "-c", CHILD, str(path)], env=environment)
     start = time.monotonic()
     while not (path.exists() and list(path.parent.glob(".*.tmp"))):

@@ -202,9 +202,9 @@ def test_same_seed_same_model_and_no_global_state(colour):
     assert not np.allclose(scores[0], scores[2])
 
 
-@pytest.mark.parametrize(("n", "batch_size"), [(33, 32), (3, 1), (2, 32), (65, 8)])
-def test_any_number_of_images(n, batch_size):
-    X, y = draw(n, 2, 2, 1)
+@pytest.mark.parametrize(("n", "batch_size", "side"), [(33, 32, 2), (3, 1, 5), (2, 32, 2), (65, 8, 2)])
+def test_any_number_of_images(n, batch_size, side):
+    X, y = draw(n, side, side, 1)
     clf = GCMClassifier(**{**SMALL, "batch_size": batch_size}).fit(X, y)
     assert np.isfinite(clf.decision_function(X)).all()
 
@@ -230,9 +230,25 @@ def test_partial_fit_learns_epoch_by_epoch(colour):
         clf.partial_fit(X, y)
     assert len(clf.history_) == 31
     assert clf.score(X, y) > 0.8
-    with pytest.raises(ValueError, match="y has the label 9"):
+    with pytest.raises(ValueError, match=r"y has the label 9.*Name all labels that will come"):
         clf.partial_fit(X, y + 9)
     np.testing.assert_array_equal(GCMClassifier(3, **SMALL).partial_fit(X[:1], y[:1]).classes_, [0, 1, 2])
+
+
+def test_a_lone_image_that_becomes_one_pixel_is_named():
+    X, y = np.random.default_rng(0).random((5, 4, 4)), [0, 1, 0, 1, 0]
+    with pytest.raises(ValueError, match="one image of 4 x 4 pixels, which n_stages=3 reduce to a single one"):
+        GCMClassifier(**SMALL).partial_fit(X[:1], y[:1], classes=[0, 1])
+    GCMClassifier(**{**SMALL, "n_stages": 2}).partial_fit(X[:1], y[:1], classes=[0, 1])
+    GCMClassifier(**{**SMALL, "batch_size": 4}).fit(X, y)
+
+
+def test_dark_images_get_a_warning_unless_the_user_says_their_range(colour):
+    X, y = colour
+    with pytest.warns(UserWarning, match=r"99.5 % of the values in X are \d+ or less") as caught:
+        GCMClassifier(**SMALL).fit(X // 17, y)
+    assert caught[0].filename == __file__
+    GCMClassifier(**SMALL, value_range=(0, 15)).fit(X // 17, y)
 
 
 def test_warm_start_goes_on_from_the_last_weights(colour):
@@ -359,7 +375,7 @@ def test_a_learning_rate_that_is_constant_is_a_callback_s_to_change(colour):
 
 
 def test_class_weight_means_the_same_in_a_batch_of_one():
-    X, y = draw(40, 4, 4, 1)
+    X, y = draw(40, 8, 8, 1)
     y, shares = (y > 0).astype(int), []
     X[:] = 128
     for weight in ({0: 1, 1: 50}, {0: 50, 1: 1}):
@@ -516,6 +532,11 @@ def test_images_unlike_those_of_the_fit_are_described(clf, colour, change, messa
         ({"augment": lambda images: images[1:]}, np.arange(96) % 3, "augment returned"),
         ({"augment": lambda images: images / 255}, np.arange(96) % 3, r"augment returned .* torch.float32; expected"),
         ({"optimizer": int}, np.arange(96) % 3, "optimizer="),
+        (
+            {"optimizer": torch.optim.Rprop},
+            np.arange(96) % 3,
+            "optimizer=Rprop has no weight_decay.*Set weight_decay=0",
+        ),
         ({"device": "meta"}, np.arange(96) % 3, "device='meta' is not supported"),
         ({"net_params": {"iterator_train__shuffle": False}}, np.arange(96) % 3, "net_params has"),
     ],

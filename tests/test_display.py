@@ -344,8 +344,9 @@ def test_from_estimator_wants_a_fitted_one():
         ({"y": ["cat"]}, r"y has shape \(1,\); expected \(2,\)"),
         ({"y": [["cat"], ["dog"]]}, r"y has shape \(2, 1\); expected \(2,\)"),
         ({"y": "cat"}, r"y has shape \(\); expected \(2,\)"),
+        ({"y": [1, 2]}, r"y has dtype int64 and the classes .*: text is never a number"),
     ],
-    ids=["kind", "too few", "column", "bare label"],
+    ids=["kind", "too few", "column", "bare label", "numbers"],
 )
 def test_errors_say_what_was_given_and_what_is_expected(arguments, message):
     with pytest.raises(ValueError, match=message):

@@ -157,6 +157,8 @@ def test_a_contrast_finds_its_label_image_by_image():
     classes[0] = [7, 3, 5]
     mixed = Explanation(evidence.images, evidence.cwm, evidence.scores, classes)
     contrast = mixed.contrast(7)
+    with pytest.raises(ValueError, match="against=True is not among"):
+        make(labels=(0, 1, 2)).contrast(True)
     assert not contrast[0, 0].any()
     assert not contrast[1:, 2].any()
     assert contrast[0, 2].any()

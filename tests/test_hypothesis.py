@@ -63,7 +63,7 @@ def outcome(names, call):
         event("warns")
     except UserWarning as warning:
         event("warns")
-        if not re.search("was X scaled to 0..1|feature names", str(warning)):
+        if not re.search("was X scaled otherwise|images this dark|feature names", str(warning)):
             raise
     else:
         event("works")
@@ -357,7 +357,9 @@ def fitted():
         ((1, 4, 1), None, bool, np.array([False, True])),
         ((3, 1, 2), (-1e300, 1e300), np.float64, np.array([-5.0, 7.0])),
     ):
-        X, y = np.random.default_rng(0).integers(0, 2, (6, *shape)).astype(dtype), names[np.arange(6) % len(names)]
+        white = 255 if dtype == np.uint8 else 1
+        X = (white * np.random.default_rng(0).integers(0, 2, (6, *shape))).astype(dtype)
+        y = names[np.arange(6) % len(names)]
         found.append(GCMClassifier(**TINY, n_stages=2, image_shape=shape, value_range=value_range).fit(X, y))
     return found
 
@@ -418,8 +420,7 @@ def test_labels_and_their_positions_are_two_names_of_the_same(names, n, data):
     classes = labels.find(list(names))
     assert classes.tolist() == sorted(names)
     k = data.draw(st.integers(1, len(classes)))
-    positions = np.array(data.draw(st.lists(st.integers(0, len(classes) - 1), min_size=n * k, max_size=n * k)))
-    positions = positions.reshape(n, k)
+    positions = np.array([data.draw(st.permutations(range(len(classes))))[:k] for _ in range(n)])
     change = data.draw(st.sampled_from([np.asarray, np.ndarray.tolist, pd.DataFrame, np.asfortranarray]))
     np.testing.assert_array_equal(labels.choose(change(classes[positions]), classes, n), positions)
     np.testing.assert_array_equal(labels.choose(classes[positions[0]], classes, n), np.tile(positions[0], (n, 1)))

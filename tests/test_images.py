@@ -14,6 +14,9 @@ from skgcm.images import ImageFormat
         ((5, 28, 30, 3), False, (28, 30, 3)),
         ((5, 3, 28, 30), True, (28, 30, 3)),
         ((5, 3, 2, 3), False, (3, 2, 3)),
+        ((5, 13, 16, 16), True, (16, 16, 13)),
+        ((5, 3, 3, 32), True, (3, 32, 3)),
+        ((5, 16, 16, 16), False, (16, 16, 16)),
         ((5, 784), False, (28, 28, 1)),
         ((5, 9), False, (3, 3, 1)),
         ((5, 7), False, (1, 7, 1)),
@@ -25,18 +28,35 @@ def test_guess_shape(shape, channels_first, expected):
 
 
 @pytest.mark.parametrize(
-    ("shape", "message"),
+    ("shape", "channels_first", "message"),
     [
-        ((5, 3, 32, 32), r"looks like channels first.*channels_first=True.*image_shape=\(3, 32, 32\)"),
-        ((5, 1, 28, 28), "looks like channels first"),
-        ((32, 40, 3), r"single colour image.*X\[None\].*image_shape=\(40, 3\)"),
-        ((5, 3072), r"image_shape=\(32, 32, 3\).*image_shape=\(1, 3072\)"),
-        ((5, 192), r"image_shape=\(8, 8, 3\)"),
+        ((5, 3, 32, 40), False, r"looks like channels first.*channels_first=True.*image_shape=\(3, 32, 40\)"),
+        ((5, 1, 28, 28), False, "looks like channels first"),
+        ((5, 13, 16, 16), False, "looks like channels first"),
+        ((5, 2, 16, 16), False, "looks like channels first"),
+        ((5, 16, 18, 3), True, r"looks like channels last.*leave out channels_first.*image_shape=\(18, 3, 16\)"),
+        ((5, 16, 16, 13), True, "looks like channels last"),
+        ((32, 40, 3), False, r"single colour image.*X\[None\].*image_shape=\(40, 3\)"),
+        ((5, 3072), False, r"image_shape=\(32, 32, 3\).*image_shape=\(1, 3072\)"),
+        ((5, 192), False, r"image_shape=\(8, 8, 3\)"),
     ],
 )
-def test_guess_that_would_be_wrong_is_refused(shape, message):
+def test_guess_that_would_be_wrong_is_refused(shape, channels_first, message):
     with pytest.raises(ValueError, match=message):
-        images.guess_shape(shape)
+        images.guess_shape(shape, channels_first)
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels_first"), [((5, 768), False), ((5, 768), True), ((5, 3, 16, 16), True), ((5, 16, 16, 3), True)]
+)
+def test_an_image_shape_that_says_the_channels_first_is_refused(shape, channels_first):
+    with pytest.raises(ValueError, match=r"image_shape=\(3, 16, 16\) looks like.*say image_shape=\(16, 16, 3\)"):
+        images.find_shape(shape, (3, 16, 16), channels_first)
+
+
+def test_images_of_few_rows_and_many_channels_can_be_named():
+    assert images.find_shape((5, 3, 16, 16), (3, 16, 16), channels_first=False) == (3, 16, 16)
+    assert images.find_shape((5, 16, 18, 3), (18, 3, 16), channels_first=True) == (18, 3, 16)
 
 
 @pytest.mark.parametrize(
@@ -94,16 +114,58 @@ def test_value_range_is_checked(given):
 
 
 def test_values_far_outside_are_an_error_and_near_ones_are_not():
-    images.check_values(np.array([[-0.9, 1.9]]), (0, 1))
+    images.check_values(np.array([[-0.9, 1.9, *[0.5] * 38]]), (0, 1))
     with pytest.raises(ValueError, match=r"values from 0 to 255, far outside value_range \(0, 1\)"):
         images.check_values(np.array([[0, 255]], np.uint8), (0.0, 1.0))
 
 
-def test_small_values_for_a_large_range_get_a_warning_unless_they_are_bytes():
-    with pytest.warns(UserWarning, match="0..1"):
-        images.check_values(np.array([[0.0, 1.0]]), (0.0, 255.0))
-    images.check_values(np.zeros((1, 4), np.uint8), (0.0, 255.0))
-    images.check_values(np.array([[0.0, 0.001]]), (0.0, 1.0))
+@pytest.mark.parametrize(
+    ("rows", "value_range"),
+    [
+        (np.array([[0.0, 1.0]]), (0, 255)),
+        (np.array([[0, 1]], np.uint8), (0, 255)),
+        (np.array([[False, True]]), (0, 255)),
+        (np.array([[-1.0, 0.3, 1.0]]), (0, 1)),
+        (np.array([[0.0, 100.0, 255.0]]), (0, 128)),
+    ],
+)
+def test_values_of_another_scale_get_a_warning(rows, value_range):
+    with pytest.warns(UserWarning, match="was X scaled otherwise"):
+        images.check_values(rows, value_range)
+
+
+@pytest.mark.parametrize(
+    ("rows", "value_range"),
+    [
+        (np.zeros((1, 4), np.uint8), (0, 255)),
+        (np.array([[0.0, 0.001]]), (0, 1)),
+        (np.array([[0, 255]], np.uint8), (0, 255)),
+    ],
+)
+def test_a_black_image_and_small_values_in_a_small_range_get_none(rows, value_range):
+    images.check_values(rows, value_range)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        np.array([[0, 1, 1, 0]], np.uint8),
+        np.arange(17, dtype=np.uint8)[None],
+        np.array([[65535, *range(999)]], np.uint16),
+    ],
+)
+def test_training_images_that_are_nearly_all_dark_get_a_warning_with_the_remedy(rows):
+    with pytest.warns(UserWarning, match=r"99.5 % of the values in X are .*say value_range=\(0, "):
+        images.warn_if_dark(rows, images.find_value_range(rows))
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [np.zeros((2, 4), np.uint8), np.array([[0, 100]], np.uint8), np.array([[0.0, 0.1, 0.9]]), np.eye(300)],
+    ids=str,
+)
+def test_bright_and_black_training_images_get_none(rows):
+    images.warn_if_dark(rows, images.find_value_range(rows))
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,11 @@ def test_choose(wanted, classes, expected):
         ("top-0", "classes='top-0'"),
         ("top-4", "4 classes an image, but there are 3"),
         (["cat", "dog", "eel", "cat"], "4 classes an image, but there are 3"),
+        (
+            ["cat", "cat"],
+            r"label twice for one image.*One label for each of 2 images is a column, \(2, 1\): y\[:, None\]",
+        ),
+        ([["cat", "dog"], ["dog", "dog"]], "label twice for one image"),
         (["cow"], r"classes has the label 'cow', but the classes are \['cat', 'dog', 'eel'\]"),
         ([0], "classes has the label 0"),
         ([], "classes of shape"),

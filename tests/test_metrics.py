@@ -219,11 +219,27 @@ MAP = np.array([[[4.0, -9.0, 0.0], [1.0, 2.0, 1.0]]])
     ],
     ids=str,
 )
-@pytest.mark.parametrize("channels", [False, True])
-def test_boxes_by_hand(boxes, energy, hit, channels):
-    maps = np.stack([MAP - 1, np.ones_like(MAP)], axis=3) if channels else MAP
-    assert energy_in_boxes(maps, [boxes]).tolist() == [energy]
-    assert pointing_game(maps, [boxes]).tolist() == [hit]
+def test_boxes_by_hand(boxes, energy, hit):
+    assert energy_in_boxes(MAP, [boxes]).tolist() == [energy]
+    assert pointing_game(MAP, [boxes]).tolist() == [hit]
+
+
+def test_one_box_for_each_image_needs_no_list():
+    maps = np.concatenate([MAP, MAP])
+    assert energy_in_boxes(maps, np.array([(0, 0, 1, 1), (1, 1, 3, 2)])).tolist() == [0.5, 0.375]
+
+
+@pytest.mark.parametrize("metric", [energy_in_boxes, pointing_game])
+def test_maps_of_several_classes_are_not_taken_for_channels(metric):
+    with pytest.raises(ValueError, match=r"maps of shape \(1, 1, 2, 3\) must be \(n, R, C\).*pixel_contributions"):
+        metric(MAP[None], [[(0, 0, 1, 1)]])
+
+
+@pytest.mark.parametrize("n_steps", [0, -1, 2.5, "3"])
+@pytest.mark.parametrize("curve", [deletion_curve, insertion_curve])
+def test_a_curve_has_steps(curve, n_steps):
+    with pytest.raises(ValueError, match=f"n_steps={n_steps!r} must be an integer, 1 or more"):
+        curve(lambda X: np.ones((1, 2)), MAP, MAP, [0], n_steps=n_steps)
 
 
 @pytest.mark.parametrize("box", [(0, 0, 4, 1), (-1, 0, 1, 1), (1, 0, 1, 1), (0, 2, 1, 1)], ids=str)
@@ -239,7 +255,7 @@ def test_fractions_are_rounded_and_boxes_keep_their_size(left, column):
     assert energy.tolist() == np.eye(3)[column].tolist()
 
 
-@pytest.mark.parametrize("boxes", [(0, 0, 1, 1), [(0, 0, 1)], [(0, 0, 1, 1, 9)], [("a", "b", "c", "d")], 5], ids=str)
+@pytest.mark.parametrize("boxes", [(0, 0, 1), [(0, 0, 1)], [(0, 0, 1, 1, 9)], [("a", "b", "c", "d")], 5], ids=str)
 def test_boxes_that_are_none(boxes):
     with pytest.raises(ValueError, match=r"Expected numbers \(m, 4\)"):
         energy_in_boxes(MAP, [boxes])
@@ -254,14 +270,14 @@ def test_boxes_of_unlike_lengths_and_narrow_floats():
 
 
 def test_float16_evidence_does_not_overflow():
-    maps = np.full((1, 2, 2, 3), 4e4, np.float16)
+    maps = np.full((1, 2, 2), 4e4, np.float16)
     assert energy_in_boxes(maps, [[(0, 0, 1, 2)]]).tolist() == [0.5]
 
 
 def test_boxes_of_other_images():
     with pytest.raises(ValueError, match="boxes are of 2 images, maps of 1"):
         pointing_game(MAP, [[], []])
-    with pytest.raises(ValueError, match=r"must be \(n, R, C\), or"):
+    with pytest.raises(ValueError, match=r"must be \(n, R, C\), one"):
         energy_in_boxes(MAP[0], [[], []])
 
 

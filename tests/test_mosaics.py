@@ -7,7 +7,9 @@ from skgcm import mosaics
 from skgcm.network import GCM
 
 
-@pytest.mark.parametrize(("n_images", "side", "n_grids"), [(5, 1, 5), (1, 1, 2), (9, 3, 2), (18, 3, 2), (19, 3, 3)])
+@pytest.mark.parametrize(
+    ("n_images", "side", "n_grids"), [(5, 1, 5), (1, 1, 1), (1, 2, 2), (9, 3, 2), (18, 3, 2), (19, 3, 3)]
+)
 def test_each_image_has_its_own_cell_before_any_has_two(n_images, side, n_grids):
     cells = mosaics.filled(n_images, side)
     assert len(cells) == n_grids * side**2

@@ -172,10 +172,11 @@ def _box_masks(boxes, shape):
 
 def _maps_and_boxes(maps, boxes):
     maps = check_array(maps, dtype=np.float64, allow_nd=True, input_name="maps")
-    if maps.ndim == 4:
-        maps = maps.sum(axis=3)
     if maps.ndim != 3:
-        raise ValueError(f"maps of shape {maps.shape} must be (n, R, C), or (n, R, C, D): one map for each image.")
+        raise ValueError(
+            f"maps of shape {maps.shape} must be (n, R, C), one map for each image: pixel_contributions[:, 0] of an "
+            "explanation of one class, or the sum over channels."
+        )
     return maps, _box_masks(boxes, maps.shape)
 
 
@@ -184,12 +185,12 @@ def energy_in_boxes(maps, boxes):
 
     Parameters
     ----------
-    maps : array-like (n, R, C) or (n, R, C, D), numbers
-        One map for each image, of its true class for instance: ``clf.explain(X, y[:, None]).ccm[:, 0]``. Channels are
-        summed.
-    boxes : sequence of n sequences of (left, top, right, bottom)
-        The boxes of each image in pixels; right and bottom are the first column and row outside. Fractions are
-        rounded. Boxes may overlap.
+    maps : array-like (n, R, C), numbers
+        One map for each image, of its true class for instance:
+        ``clf.explain(X, y[:, None]).pixel_contributions[:, 0]``.
+    boxes : sequence of n sequences of (left, top, right, bottom), or array-like (n, 4)
+        The boxes of each image in pixels, or one box for each; right and bottom are the first column and row outside.
+        Fractions are rounded. Boxes may overlap.
 
     Returns
     -------

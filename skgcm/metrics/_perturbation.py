@@ -1,5 +1,7 @@
 """Whether the decision depends on what the maps say it depends on."""
 
+from numbers import Integral
+
 import numpy as np
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_array, check_consistent_length
@@ -40,7 +42,7 @@ def deletion_curve(predict_proba, X, maps, y, *, order="most", fill="mean", n_st
     Raises
     ------
     ValueError
-        If shapes do not agree, `y` holds anything but positions, or `order` or `fill` is none of these.
+        If shapes do not agree, `y` holds anything but positions, or `order`, `fill` or `n_steps` is none of these.
 
     References
     ----------
@@ -68,6 +70,8 @@ def deletion_curve(predict_proba, X, maps, y, *, order="most", fill="mean", n_st
     for name, value, known in (("order", order, ORDERS), ("fill", fill, FILLS)):
         if value not in known:
             raise ValueError(f"{name}={value!r} is not one of {known}.")
+    if not isinstance(n_steps, Integral) or n_steps < 1:
+        raise ValueError(f"n_steps={n_steps!r} must be an integer, 1 or more.")
     filled = np.zeros(X.shape[3:]) if fill == "black" else X.mean(axis=(0, 1, 2))
     filled = np.round(filled) if X.dtype.kind in "iub" else filled
     ranks = np.argsort(maps.reshape(len(X), -1), axis=1, kind="stable")

@@ -19,8 +19,10 @@ def _maps_and_scores(maps, scores):
 def check_positions(y, n_classes):
     """Raise unless y (n,) holds positions of classes."""
     if y.ndim != 1 or y.dtype.kind not in "iu" or y.min() < 0 or y.max() >= n_classes:
+        found = f"{y.min()} .. {y.max()}" if y.dtype.kind in "iu" else str(y.dtype)
         raise ValueError(
-            f"y={y!r} must hold a position 0 .. {n_classes - 1} for each image: np.searchsorted(clf.classes_, labels)."
+            f"y of shape {y.shape} has {found}, and must hold a position 0 .. {n_classes - 1} for each image: "
+            "np.searchsorted(clf.classes_, labels)."
         )
 
 
