@@ -16,7 +16,8 @@ def box_masks(boxes, n_rows, n_columns, name="boxes"):
     Raises ValueError.
     """
     boxes = _array(boxes, name)
-    boxes = np.atleast_2d(boxes) if boxes.size else np.empty((0, 4))
+    boxes = boxes if boxes.size else np.empty((0, 4))
+    boxes = boxes[None] if boxes.shape == (4,) else boxes
     if boxes.ndim != 2 or boxes.shape[1] != 4 or boxes.dtype.kind not in "iuf":
         raise ValueError(
             f"{name} of an image have shape {boxes.shape} and dtype {boxes.dtype}. Expected numbers (m, 4): (left, "

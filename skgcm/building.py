@@ -81,7 +81,8 @@ def build_net(params, image_format, n_classes, class_weights):
         optimizer_params = {f"optimizer__{name}": value for name, value in defaults.items()}
     elif not issubclass(optimizer, torch.optim.Optimizer):
         raise ValueError(f"optimizer={optimizer!r} must be one of {sorted(OPTIMIZERS)} or a class of torch.optim.")
-    if params["weight_decay"] and "weight_decay" not in inspect.signature(optimizer).parameters:
+    takes = inspect.signature(optimizer).parameters.values()
+    if params["weight_decay"] and not any(p.name == "weight_decay" or p.kind == p.VAR_KEYWORD for p in takes):
         raise ValueError(
             f"optimizer={optimizer.__name__} has no weight_decay, and weight_decay={params['weight_decay']!r}. Set "
             "weight_decay=0."

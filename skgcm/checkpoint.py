@@ -4,7 +4,6 @@ What follows from the seed and the number of the epoch (learning rates, order of
 """
 
 import hashlib
-import warnings
 from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 
 from skgcm import container, files, history, values
 from skgcm.building import check_variances, draw_seed, resolve_device, resolve_precision
+from skgcm.warning import warn
 
 KIND = "checkpoint"
 FREE = {"checkpoint", "transform_maps", "verbose"}  # parameters that a fit's result does not depend on
@@ -126,11 +126,9 @@ class Checkpoint:
             finished, then, now = self.metadata["finished"], self.metadata["versions"], self.versions
             others = [f"{name} {then[name]} (this is {now[name]})" for name in VERSIONS if then[name] != now[name]]
         if not finished and others:
-            warnings.warn(
+            warn(
                 f"{self.path} was written with {', '.join(others)}: training goes on, but may end in slightly other "
-                "weights than without the interruption.",
-                UserWarning,
-                stacklevel=7,  # the line that calls fit
+                "weights than without the interruption."
             )
         self.tensors = None
         return net.max_epochs if finished else len(net.history)
@@ -159,11 +157,9 @@ class Checkpoint:
             container.write(self.path, tensors, metadata, KIND)
         except OSError as error:
             if not self.warned:
-                warnings.warn(
+                warn(
                     f"checkpoint={str(self.path)!r} could not be written after epoch {len(net.history)}: {error}. "
-                    "Training goes on, and each epoch tries again; until then the last good file stays.",
-                    UserWarning,
-                    stacklevel=7,  # the line that calls fit
+                    "Training goes on, and each epoch tries again; until then the last good file stays."
                 )
             self.warned = True
 

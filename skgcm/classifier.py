@@ -401,9 +401,10 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             self.image_shape_ = shape
             given = self.value_range
             self.value_range_ = images.find_value_range(rows) if given is None else images.check_value_range(given)
-            if given is None:
-                images.warn_if_dark(rows, self.value_range_)
-        images.check_values(rows, self.value_range_)
+        if first and self.value_range is None:
+            images.warn_if_dark(rows, self.value_range_)
+        else:
+            images.check_values(rows, self.value_range_)
         remedy = "Name all labels that will come, as n_classes or in the first partial_fit as classes; or fit anew."
         return rows, labels.indices(y, self.classes_, "y", remedy)
 

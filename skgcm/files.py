@@ -28,7 +28,7 @@ def replace(path, content):
         with suppress(OSError):
             os.unlink(temporary)
         if isinstance(error, OSError) and error.filename == temporary:  # a name that the caller never gave
-            error.filename, error.filename2 = path, None
+            raise OSError(error.errno, error.strerror, path) from error
         raise
     if os.name == "posix":  # elsewhere a folder cannot be opened, and its entries are not ours to flush
         with suppress(PermissionError):  # of a folder that may be written to but not read: the file is there

@@ -5,15 +5,16 @@ Images travel through scikit-learn as rows, a 2-D array (n, R * C * D) in the dt
 """
 
 import math
-import warnings
 from dataclasses import dataclass
 from numbers import Integral
 
 import numpy as np
 import torch
 
+from skgcm.warning import warn
+
 CHANNELS = (1, 3, 4)  # what a lone axis of this length is taken for when nobody says
-OUTSIDE = 1 / 20  # share of values that may lie somewhat outside the range, as those of new images do
+OUTSIDE = 1 / 20  # share of values that may lie outside the range by more than half of its width
 
 
 @dataclass(frozen=True)
@@ -213,12 +214,14 @@ def find_shape(shape, image_shape, channels_first):
         return guess_shape(shape, channels_first)
     expected = check_image_shape(image_shape)
     rows, columns, channels = expected
-    if _looks_channels_first(expected) and (channels_first or len(shape) == 2):
+    settled = shape[1:] == ((channels, rows, columns) if channels_first else expected)
+    signal = rows == 1 and columns != channels
+    if _looks_channels_first(expected) and not settled and not signal and (channels_first or len(shape) == 2):
         remedy = f"image_shape={describe((columns, channels, rows))} and channels_first=True"
         raise ValueError(
             f"image_shape={image_shape!r} looks like channels first, and is (rows, columns, channels) whatever the "
             f"order in X. If X has {rows} channels first, say {remedy}; if it has images of {rows} rows, pass it as "
-            f"(n, {rows}, {columns}, {channels})."
+            f"(n, {rows}, {columns}, {channels}), without channels_first."
         )
     check_shape(shape, expected, channels_first, "image_shape says")
     return expected
@@ -257,8 +260,9 @@ def check_value_range(value_range):
 
 
 def _some(rows):
-    """Rows enough to say how values are distributed: about four million values, more where one row has more."""
-    return rows[:: 1 + rows.size // 2**22]
+    """Enough of the rows, and of each enough pixels, to say how values are distributed: some million values."""
+    rows = rows[:: 1 + len(rows) // 1024]
+    return rows[:, :: 1 + 6 * (rows.size // 2**25)]  # such a step leaves out no channel and no every other column
 
 
 def warn_if_dark(rows, value_range):
@@ -266,12 +270,10 @@ def warn_if_dark(rows, value_range):
     low, high = value_range
     bright = float(np.quantile(_some(rows), 0.995, method="higher"))
     if low < bright < low + (high - low) / 4:
-        warnings.warn(
+        warn(
             f"99.5 % of the values in X are {bright:g} or less, and white would be {high:g}: images this dark are "
             f"learnt badly. If they are as they should be, say value_range=({low:g}, {bright:g}), and clip what is "
-            "brighter.",
-            UserWarning,
-            stacklevel=5,
+            "brighter."
         )
 
 
@@ -285,12 +287,15 @@ def check_values(rows, value_range):
             f"X has values from {smallest:g} to {largest:g}, far outside value_range ({low:g}, {high:g}). Scale X as "
             "the training images were scaled, or fit with the value_range that X has."
         )
-    tiny = width > 2 and low <= smallest < largest <= low + width / 100
-    inside = low <= smallest and largest <= high
-    if tiny or (not inside and np.mean((_some(rows) < low) | (_some(rows) > high)) > OUTSIDE):
-        warnings.warn(
-            f"X has values from {smallest:g} to {largest:g}, for a model with value_range ({low:g}, {high:g}): was X "
-            "scaled otherwise than the training images?",
-            UserWarning,
-            stacklevel=4,
+    tiny = width > 2 and low <= smallest < largest <= low + min(1, width / 100)
+    below, above = low - width / 2, high + width / 2
+    outside = 0
+    if smallest < below or largest > above:
+        some = _some(rows)
+        with np.errstate(over="ignore"):  # of narrow floats, in which a bound is infinite
+            outside = np.mean((some < below) | (some > above))
+    if tiny or outside > OUTSIDE:
+        warn(
+            f"X has values from {smallest:g} to {largest:g}, and value_range is ({low:g}, {high:g}): was X scaled "
+            "otherwise than it says?"
         )

@@ -69,11 +69,11 @@ def choose(wanted, classes, n):
         raise ValueError(
             f"classes of shape {np.shape(wanted)} must be labels for every image, (k,), or image by image, ({n}, k)."
         )
-    column = f" One label for each of {n} images is a column, ({n}, 1): y[:, None]." if labels.shape[1] == n else ""
-    _check_count(labels.shape[1], classes, column)
+    remedy = f" One label for each of {n} images is a column, ({n}, 1): y[:, None]." if np.shape(wanted) == (n,) else ""
+    _check_count(labels.shape[1], classes, remedy)
     positions = indices(labels, classes, "classes")
-    if (np.diff(np.sort(positions, axis=1)) == 0).any():
-        raise ValueError(f"classes={wanted!r} has a label twice for one image. Name each once.{column}")
+    if np.ndim(wanted) == 1 and len(set(positions[0])) < positions.shape[1]:
+        raise ValueError(f"classes={wanted!r} has a label twice, and is for every image. Name each once.{remedy}")
     return positions
 
 

@@ -7,7 +7,7 @@ import torch
 from scipy.sparse import csr_array
 from sklearn.datasets import load_digits
 
-from skgcm import GCMClassifier
+from skgcm import ContributionDisplay, GCMClassifier
 
 SMALL = {"encoder_width": 8, "decoder_width": 4, "batch_size": 32, "max_epochs": 2, "device": "cpu", "random_state": 0}
 VARIANTS = {
@@ -243,12 +243,32 @@ def test_a_lone_image_that_becomes_one_pixel_is_named():
     GCMClassifier(**{**SMALL, "batch_size": 4}).fit(X, y)
 
 
+def test_an_optimizer_that_hands_its_parameters_on_gets_weight_decay(colour):
+    class Handing(torch.optim.SGD):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+
+    clf = GCMClassifier(**SMALL, optimizer=Handing).fit(*colour)
+    assert clf.net_.optimizer_.param_groups[0]["weight_decay"] == 2e-3
+
+
 def test_dark_images_get_a_warning_unless_the_user_says_their_range(colour):
     X, y = colour
     with pytest.warns(UserWarning, match=r"99.5 % of the values in X are \d+ or less") as caught:
         GCMClassifier(**SMALL).fit(X // 17, y)
     assert caught[0].filename == __file__
-    GCMClassifier(**SMALL, value_range=(0, 15)).fit(X // 17, y)
+    clf = GCMClassifier(**SMALL, value_range=(0, 15)).fit(X // 17, y)
+    wrong = X[:2] / 9 - 12
+    for call in (
+        lambda: clf.predict(wrong),
+        lambda: clf.score(wrong, y[:2]),
+        lambda: clf.transform(wrong),
+        lambda: clf.explain(wrong, any_size=True),
+        lambda: ContributionDisplay.from_estimator(clf, wrong),
+    ):
+        with pytest.warns(UserWarning, match="was X scaled otherwise") as caught:
+            call()
+        assert {warning.filename for warning in caught} == {__file__}
 
 
 def test_warm_start_goes_on_from_the_last_weights(colour):

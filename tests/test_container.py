@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import stat
 
 import mutator
@@ -111,6 +112,12 @@ def test_a_folder_that_may_not_be_read_gets_its_file(tmp_path, tensors, monkeypa
     monkeypatch.setattr(os, "open", refusing)
     container.write(path, tensors, METADATA, "model")
     assert container.read(path, "model")[1] == METADATA
+
+
+def test_an_error_names_the_file_that_the_caller_named(tmp_path):
+    for path in (tmp_path / "missing" / "model.gcm", tmp_path):
+        with pytest.raises(OSError, match=re.escape(f"'{path}'") + "$"):
+            files.replace(path, b"new")
 
 
 def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path, monkeypatch):

@@ -55,6 +55,9 @@ def test_an_image_shape_that_says_the_channels_first_is_refused(shape, channels_
 
 
 def test_images_of_few_rows_and_many_channels_can_be_named():
+    assert images.find_shape((5, 1536), (1, 128, 12), channels_first=False) == (1, 128, 12)
+    assert images.find_shape((5, 12, 1, 128), (1, 128, 12), channels_first=True) == (1, 128, 12)
+    assert images.find_shape((5, 13, 32, 13), (32, 13, 13), channels_first=True) == (32, 13, 13)
     assert images.find_shape((5, 3, 16, 16), (3, 16, 16), channels_first=False) == (3, 16, 16)
     assert images.find_shape((5, 16, 18, 3), (18, 3, 16), channels_first=True) == (18, 3, 16)
 
@@ -157,6 +160,16 @@ def test_a_black_image_and_small_values_in_a_small_range_get_none(rows, value_ra
 def test_training_images_that_are_nearly_all_dark_get_a_warning_with_the_remedy(rows):
     with pytest.warns(UserWarning, match=r"99.5 % of the values in X are .*say value_range=\(0, "):
         images.warn_if_dark(rows, images.find_value_range(rows))
+
+
+def test_of_large_images_all_are_looked_at():
+    rows = np.full((2, 2**23), 200, np.uint8)
+    rows[0] = 10
+    images.warn_if_dark(rows, images.find_value_range(rows))
+    rows = rows / np.float32(200)
+    rows[1] = -1
+    with pytest.warns(UserWarning, match="scaled otherwise"):
+        images.check_values(rows, (0, 1))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,14 @@
+"""Warnings that point to the line that called this library."""
+
+import sys
+import warnings
+
+BETWEEN = {"skgcm", "sklearn", "skorch", "joblib"}  # packages whose lines say nothing to a user
+
+
+def warn(message):
+    """A UserWarning at the innermost line outside of these packages."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in BETWEEN:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, UserWarning, stacklevel=level)
