@@ -48,7 +48,7 @@ X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=1 / 4, strat
 clf = GCMClassifier(
     polarity="both",
     mosaic=4,
-    sparsity=0.09,
+    sparsity=0.1,
     second_look=0.1,
     max_epochs=20,
     batch_size=32,
