@@ -53,6 +53,9 @@ OPTIONS = {
 # which of them a table has, in its order
 CIFAR10 = [
     "GCM",
+    "GCM, mosaic",
+    "GCM, sparsity",
+    "GCM, polarity both",
     "GCM, mosaic and sparsity",
     "GCM, all options",
     "CNN",
@@ -188,8 +191,8 @@ def neu_rows(names, args, fit, seed):
     boxes = read_boxes(folder, paths, size)
     rows = {}
     for name in names:
-        params = {**PLAIN, "max_epochs": args.neu_epochs, "augment": "shift+flip", **OPTIONS[name]}
-        clf, seconds = fit(name[:3], {**params, "random_state": seed}, X, y)
+        params = {"max_epochs": args.neu_epochs, "batch_size": args.neu_batch, "augment": "shift+flip"}
+        clf, seconds = fit(name[:3], {**PLAIN, **params, **OPTIONS[name], "random_state": seed}, X, y)
         if name == SHOWN and seed == args.seeds[0]:
             draw(clf, X_test, y_test, boxes, RESULTS / f"evidence-neu-{size}.png")
         found = {"accuracy": clf.score(X_test, y_test), "fit_s": seconds}
@@ -209,8 +212,8 @@ def in_boxes(maps, boxes, y):
 
 def neu_table(rows, args):
     text = (
-        f"NEU-DET at {args.size} × {args.size}, {args.neu_epochs} epochs, shifts and flips, seeds {args.seeds}; means "
-        f"over the seeds, of the 360 test images. {SETTINGS} "
+        f"NEU-DET at {args.size} × {args.size}, {args.neu_epochs} epochs in batches of {args.neu_batch}, shifts and "
+        f"flips, seeds {args.seeds}; means over the seeds, of the 360 test images. {SETTINGS} "
         "Energy: share of the positive evidence for the true class inside the "
         "boxes of its class; pointing: share of the images whose largest evidence lies in one. The post-hoc methods "
         f"explain a CNN of the same size, trained alike. The picture: {SHOWN}, first seed, the first test image of "
@@ -270,6 +273,7 @@ def main():
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--epochs", type=int, default=15, help="on CIFAR-10")
     parser.add_argument("--neu-epochs", type=int, default=40)
+    parser.add_argument("--neu-batch", type=int, default=64)
     parser.add_argument("--size", type=int, default=64, help="side of the NEU-DET images; the files have 200")
     parser.add_argument("--grids", type=int, default=500)
     parser.add_argument("--images", type=int, default=1000, help="for deletion and insertion")
@@ -280,7 +284,7 @@ def main():
         if getattr(args, part, part) is None:
             parser.error(f"--only {part} needs --{part}")
         if args.rows and not set(args.rows) & set(PARTS[part][2]):
-            parser.error(f"--only {part} has none of these rows: it has {', '.join(PARTS[part][2])}")
+            parser.error(f"--only {part} has none of these rows: it has {'; '.join(PARTS[part][2])}.")
     fit = keeping(args.keep)
     for part in args.only:
         make, table, names = PARTS[part]
@@ -292,7 +296,7 @@ def main():
                 rows[row].append({"seed": seed, **found})
         options = {
             "cifar10": f" --cifar10 cifar10.npz --epochs {args.epochs} --grids {args.grids} --images {args.images}",
-            "neu": f" --neu NEU-DET --neu-epochs {args.neu_epochs} --size {args.size}",
+            "neu": f" --neu NEU-DET --neu-epochs {args.neu_epochs} --neu-batch {args.neu_batch} --size {args.size}",
             "digits": "",
         }[part] + (f" --jobs {args.jobs}" if args.jobs > 1 else "")
         options += f" --rows {shlex.join(args.rows)}" if args.rows else ""
