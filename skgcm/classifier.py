@@ -15,7 +15,7 @@ from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
-from skgcm import building, images, inference, labels, onnx_export, persistence, process, validation
+from skgcm import building, images, inference, labels, onnx_export, persistence, process, ranges, validation
 from skgcm.checkpoint import Checkpoint
 from skgcm.explanation import Explanation
 from skgcm.network import POLARITIES, UPSAMPLING
@@ -400,11 +400,11 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             self.classes_ = labels.find(of, self.n_classes, name)
             self.image_shape_ = shape
             given = self.value_range
-            self.value_range_ = images.find_value_range(rows) if given is None else images.check_value_range(given)
+            self.value_range_ = ranges.find(rows) if given is None else ranges.check(given)
         if first and self.value_range is None:
-            images.warn_if_dark(rows, self.value_range_)
+            ranges.warn_if_dark(rows, self.value_range_)
         else:
-            images.check_values(rows, self.value_range_)
+            ranges.check_values(rows, self.value_range_)
         remedy = "Name all labels that will come, as n_classes or in the first partial_fit as classes; or fit anew."
         return rows, labels.indices(y, self.classes_, "y", remedy)
 
@@ -417,7 +417,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             ("classes", wanted if wanted is None else wanted.tolist(), self.classes_.tolist()),
             ("channels_first", self.channels_first, first),
             ("image_shape", None if shape is None else images.check_image_shape(shape), self.image_shape_),
-            ("value_range", None if value_range is None else images.check_value_range(value_range), self.value_range_),
+            ("value_range", None if value_range is None else ranges.check(value_range), self.value_range_),
         ):
             if now is not None and now != fitted:
                 raise ValueError(
@@ -689,7 +689,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         X = images.as_array(X)
         self._check_fitted_shape(X)
         rows = validation.check_rows(self, X)
-        images.check_values(rows, self.value_range_)
+        ranges.check_values(rows, self.value_range_)
         return rows
 
     def _validate_explain(self, X, classes, any_size):
@@ -700,7 +700,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             X = images.as_array(X)
             shape = images.frame_shape(X.shape, self.image_shape_[2], self.net_.image_format.channels_first)
             rows = validation.check_rows(self, X, any_size=True)
-            images.check_values(rows, self.value_range_)
+            ranges.check_values(rows, self.value_range_)
             image_format = dataclasses.replace(self.net_.image_format, shape=shape)
         return rows, image_format, labels.choose(classes, self.classes_, len(rows))
 

@@ -1,4 +1,4 @@
-"""What users pass <-> the batches the network eats: shape, channel order, value range.
+"""What users pass <-> the batches the network eats: shape, channel order, dtype.
 
 Images travel through scikit-learn as rows, a 2-D array (n, R * C * D) in the dtype they came in; each batch becomes
 (B, D, R, C) float32 in [0, 1] only when the network asks for it.
@@ -11,10 +11,7 @@ from numbers import Integral
 import numpy as np
 import torch
 
-from skgcm.warning import warn
-
 CHANNELS = (1, 3, 4)  # what a lone axis of this length is taken for when nobody says
-OUTSIDE = 1 / 20  # share of values that may lie outside the range by more than half of its width
 
 
 @dataclass(frozen=True)
@@ -230,72 +227,3 @@ def find_shape(shape, image_shape, channels_first):
 def flatten(X):
     """Images (n, ...) -> rows (n, number of values); other arrays are returned as they are."""
     return X.reshape(len(X), math.prod(X.shape[1:])) if X.ndim > 2 else X
-
-
-def find_value_range(rows):
-    """(low, high), the numbers that become 0 and 1, from the dtype and the training rows."""
-    if rows.dtype == np.uint8:
-        return 0.0, 255.0
-    if rows.dtype == bool:
-        return 0.0, 1.0
-    low, high = float(rows.min()), float(rows.max())
-    if rows.dtype.kind == "f" and low >= 0 and high <= 1:
-        return 0.0, 1.0
-    low = min(low, 0.0)
-    high = high if high > low else max(low + 1.0, math.nextafter(low, math.inf))
-    if math.isinf(high - low):
-        raise ValueError(f"X has values from {low:g} to {high:g}, too far apart for float64: scale X down.")
-    return low, high
-
-
-def check_value_range(value_range):
-    """(low, high) as the user gave it -> two floats."""
-    try:
-        low, high = (float(bound) for bound in value_range)
-    except (OverflowError, TypeError, ValueError):
-        low = high = math.nan
-    if not (low < high and math.isfinite(high - low)):
-        raise ValueError(f"value_range={value_range!r} must be (low, high), two finite numbers with low < high.")
-    return low, high
-
-
-def _some(rows):
-    """Enough of the rows, and of each enough pixels, to say how values are distributed: some million values."""
-    rows = rows[:: 1 + len(rows) // 1024]
-    return rows[:, :: 1 + 6 * (rows.size // 2**25)]  # such a step leaves out no channel and no every other column
-
-
-def warn_if_dark(rows, value_range):
-    """Warn where nearly all values of training images lie near the lower end of the range that was found for them."""
-    low, high = value_range
-    bright = float(np.quantile(_some(rows), 0.995, method="higher"))
-    if low < bright < low + (high - low) / 4:
-        warn(
-            f"99.5 % of the values in X are {bright:g} or less, and white would be {high:g}: images this dark are "
-            f"learnt badly. If they are as they should be, say value_range=({low:g}, {bright:g}), and clip what is "
-            "brighter."
-        )
-
-
-def check_values(rows, value_range):
-    """Raise ValueError for values far outside the range; warn where the range looks like another's."""
-    low, high = value_range
-    width = high - low
-    smallest, largest = float(rows.min()), float(rows.max())
-    if smallest < low - width or largest > high + width:
-        raise ValueError(
-            f"X has values from {smallest:g} to {largest:g}, far outside value_range ({low:g}, {high:g}). Scale X as "
-            "the training images were scaled, or fit with the value_range that X has."
-        )
-    tiny = width > 2 and low <= smallest < largest <= low + min(1, width / 100)
-    below, above = low - width / 2, high + width / 2
-    outside = 0
-    if smallest < below or largest > above:
-        some = _some(rows)
-        with np.errstate(over="ignore"):  # of narrow floats, in which a bound is infinite
-            outside = np.mean((some < below) | (some > above))
-    if tiny or outside > OUTSIDE:
-        warn(
-            f"X has values from {smallest:g} to {largest:g}, and value_range is ({low:g}, {high:g}): was X scaled "
-            "otherwise than it says?"
-        )

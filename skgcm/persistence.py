@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from sklearn.utils._param_validation import validate_parameter_constraints
 from sklearn.utils.validation import check_is_fitted
 
-from skgcm import building, container, history, images, values
+from skgcm import building, container, history, images, ranges, values
 from skgcm.container import ModelFileError
 from skgcm.network import GCM
 from skgcm.process import fork_safe
@@ -139,7 +139,7 @@ def _set_attributes(classifier, metadata):
             raise TypeError(f"its {name} is a {type(metadata[name]).__name__}.")
     classifier.classes_ = classes
     classifier.image_shape_ = images.check_image_shape(metadata["image_shape"])
-    classifier.value_range_ = images.check_value_range(metadata["value_range"])
+    classifier.value_range_ = ranges.check(metadata["value_range"])
     classifier.n_features_in_ = math.prod(classifier.image_shape_)
     if names is not None:
         if len(names) != classifier.n_features_in_ or not all(isinstance(item, str) for item in names):
@@ -206,7 +206,7 @@ def _check_params(classifier):
     if classifier.image_shape is not None:
         images.check_image_shape(classifier.image_shape)
     if classifier.value_range is not None:
-        images.check_value_range(classifier.value_range)
+        ranges.check(classifier.value_range)
 
 
 def _check_net_params(net_params):
