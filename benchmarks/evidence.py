@@ -280,15 +280,15 @@ def main():
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--keep")
     args = parser.parse_args()
-    for part in args.only:
+    chosen = {part: [name for name in PARTS[part][2] if args.rows is None or name in args.rows] for part in args.only}
+    for part, names in chosen.items():
         if getattr(args, part, part) is None:
             parser.error(f"--only {part} needs --{part}")
-        if args.rows and not set(args.rows) & set(PARTS[part][2]):
+        if not names:
             parser.error(f"--only {part} has none of these rows: it has {'; '.join(PARTS[part][2])}.")
     fit = keeping(args.keep)
-    for part in args.only:
-        make, table, names = PARTS[part]
-        names = [name for name in names if args.rows is None or name in args.rows]
+    for part, names in chosen.items():
+        make, table, _ = PARTS[part]
         rows = defaultdict(list)
         of_seeds = Parallel(n_jobs=args.jobs)(delayed(make)(names, args, fit, seed) for seed in args.seeds)
         for seed, of_seed in zip(args.seeds, of_seeds, strict=True):

@@ -214,15 +214,16 @@ class ContributionDisplay:
         return self
 
     def _check_y(self):
-        n = len(self.explanation)
-        y = None if self.y is None else np.asarray(self.y)
-        if y is not None and y.shape != (n,):
+        if self.y is None:
+            return None
+        n, y = len(self.explanation), np.asarray(self.y)
+        if y.shape != (n,):
             raise ValueError(
                 f"y has shape {y.shape}; expected ({n},), one true label for each image of the explanation"
             )
-        kinds = [array.dtype for array in (y, self.explanation.classes) if array is not None and array.dtype != object]
-        if len({dtype.kind in "US" for dtype in kinds}) > 1:
-            raise ValueError(f"y has dtype {kinds[0]} and the classes {kinds[1]}: text is never a number. Convert y.")
+        own, known = y.dtype, self.explanation.classes.dtype
+        if object not in (own, known) and (own.kind in "US") != (known.kind in "US"):
+            raise ValueError(f"y has dtype {own} and the classes {known}: text is never a number. Convert y.")
         return y
 
     def _show(self, axes, picture, layout, **colours):

@@ -257,8 +257,12 @@ def test_dark_images_get_a_warning_unless_the_user_says_their_range(colour):
     with pytest.warns(UserWarning, match=r"99.5 % of the values in X are \d+ or less") as caught:
         GCMClassifier(**SMALL).fit(X // 17, y)
     assert caught[0].filename == __file__
-    clf = GCMClassifier(**SMALL, value_range=(0, 15)).fit(X // 17, y)
-    wrong = X[:2] / 9 - 12
+    GCMClassifier(**SMALL, value_range=(0, 15)).fit(X // 17, y)
+
+
+def test_a_warning_points_to_the_line_that_called(clf, colour):
+    X, y = colour
+    wrong = X[:2] * 1.5 - 200
     for call in (
         lambda: clf.predict(wrong),
         lambda: clf.score(wrong, y[:2]),

@@ -157,8 +157,6 @@ def test_a_contrast_finds_its_label_image_by_image():
     classes[0] = [7, 3, 5]
     mixed = Explanation(evidence.images, evidence.cwm, evidence.scores, classes)
     contrast = mixed.contrast(7)
-    with pytest.raises(ValueError, match="against=True is not among"):
-        make(labels=(0, 1, 2)).contrast(True)
     assert not contrast[0, 0].any()
     assert not contrast[1:, 2].any()
     assert contrast[0, 2].any()
@@ -174,6 +172,11 @@ def test_a_contrast_with_what_was_not_asked_for(against):
         Explanation(
             *(getattr(make(), name) for name in ("images", "cwm", "scores")), classes=[[1, 2, 3]] * 4 + [[1, 2, 4]]
         ).contrast(3)
+
+
+def test_a_flag_is_no_label():
+    with pytest.raises(ValueError, match="against=True is not among"):
+        make(labels=(0, 1, 2)).contrast(True)
 
 
 def test_parts_of_a_partition_add_up_to_the_score():
