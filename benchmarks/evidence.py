@@ -76,6 +76,17 @@ def explainers(name, clf):
     return {name: contributions(clf), f"{name}: contrast": contrasts(clf)}
 
 
+def each(runs, key, form):
+    """Mean over the seeds (and each one), in words."""
+    values = [run[key] for run in runs]
+    return f"{format(np.mean(values), form)} ({', '.join(format(value, form) for value in values)})"
+
+
+def fit_s(runs):
+    """Mean seconds of a fit; of what is not fitted, nothing."""
+    return f"{np.mean([run['fit_s'] for run in runs]):.0f}" if "fit_s" in runs[0] else ""
+
+
 def true_class(explain, X, y):
     """The map of each image's own class, (n, R, C)."""
     parts = np.array_split(np.arange(len(X)), max(1, len(X) // 50))
@@ -165,18 +176,17 @@ def cifar10_table(rows, args):
         "size, trained alike."
     )  # fmt: skip
     heads = ["maps", "saw mosaics", "accuracy", "3 × 3", "2 × 2", "unaligned"]
-    heads += ["kept", "kept in black", "deletion", "insertion"]
+    heads += ["kept", "kept in black", "deletion", "insertion", "fit, s"]
     lines = [text, "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row, runs in rows.items():
-        keys = "accuracy", "before", "kept", "kept in black", "deletion", "insertion"
+        keys = "before", "kept", "kept in black", "deletion", "insertion"
         mean = {key: np.mean([run[key] for run in runs]) for key in keys}
-        accuracies = ", ".join(f"{100 * run['accuracy']:.2f}" for run in runs)
-        cells = [row, "yes" if runs[0]["mosaics"] else "no", f"{100 * mean['accuracy']:.2f} ({accuracies})"]
+        cells = [row, "yes" if runs[0]["mosaics"] else "no", each(runs, "accuracy", ".2%")]
         for game in ("3 × 3", "2 × 2", "unaligned"):
             both = [run["games"][game] for run in runs if game in run["games"]]
             cells.append(" / ".join(f"{value:.3f}" for value in np.mean(both, axis=0)) if both else "")
         cells.append(f"{mean['kept']:.3f} ({mean['before']:.3f})")
-        cells += [f"{mean['kept in black']:.3f}", f"{mean['deletion']:.3f}", f"{mean['insertion']:.3f}"]
+        cells += [f"{mean['kept in black']:.3f}", f"{mean['deletion']:.3f}", f"{mean['insertion']:.3f}", fit_s(runs)]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
@@ -213,20 +223,20 @@ def in_boxes(maps, boxes, y):
 def neu_table(rows, args):
     text = (
         f"NEU-DET at {args.size} × {args.size}, {args.neu_epochs} epochs in batches of {args.neu_batch}, shifts and "
-        f"flips, seeds {args.seeds}; means over the seeds, of the 360 test images. {SETTINGS} "
+        f"flips, seeds {args.seeds}; means over the seeds (and each), of the test images. {SETTINGS} "
         "Energy: share of the positive evidence for the true class inside the "
         "boxes of its class; pointing: share of the images whose largest evidence lies in one. The post-hoc methods "
         f"explain a CNN of the same size, trained alike. The picture: {SHOWN}, first seed, the first test image of "
         "each class, with its boxes."
     )
     labels = list(rows[UNIFORM][0]["energy_of"])
-    heads = ["maps", "accuracy", "energy in boxes", "pointing", *(f"energy: {label}" for label in labels)]
+    heads = ["maps", "accuracy", "energy in boxes", "pointing", *(f"energy: {label}" for label in labels), "fit, s"]
     lines = [text, "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row, runs in rows.items():
         cells = [row]
-        for key, form in (("accuracy", "{:.2%}"), ("energy", "{:.3f}"), ("pointing", "{:.3f}")):
-            cells.append(form.format(np.mean([run[key] for run in runs])).rstrip("%") if key in runs[0] else "")
-        cells += [f"{np.mean([run['energy_of'][label] for run in runs]):.3f}" for label in labels]
+        for key, form in (("accuracy", ".2%"), ("energy", ".3f"), ("pointing", ".3f")):
+            cells.append(each(runs, key, form) if key in runs[0] else "")
+        cells += [f"{np.mean([run['energy_of'][label] for run in runs]):.3f}" for label in labels] + [fit_s(runs)]
         lines.append(f"| {' | '.join(cells)} |")
     picture = ["", f"![Evidence on six surfaces](evidence-neu-{args.size}.png)"]
     return lines + (picture if SHOWN in rows else [])
@@ -248,10 +258,9 @@ def digits_rows(names, args, fit, seed):
 def digits_table(rows, args):
     text = "scikit-learn's digits, 8 × 8, a third held out, 30 epochs: what the options cost in accuracy."
     lines = [f"{text} {SETTINGS}", ""]
-    lines += ["| | accuracy, mean | of each seed |", "|---|---|---|"]
+    lines += ["| | accuracy, mean (each seed) | fit, s |", "|---|---|---|"]
     for name, runs in rows.items():
-        accuracies = [100 * run["accuracy"] for run in runs]
-        lines.append(f"| {name} | {np.mean(accuracies):.2f} | {', '.join(f'{a:.1f}' for a in accuracies)} |")
+        lines.append(f"| {name} | {each(runs, 'accuracy', '.2%')} | {fit_s(runs)} |")
     return lines
 
 

@@ -2,9 +2,9 @@
 # Everything that needs a GPU, in one go: where a step's time goes, the speed table, the CUDA tests and, given the data, the
 # tables and figures of the paper and of the evidence.
 #
-#     bash benchmarks/gpu.sh [PYTHON [CIFAR10 SVHN]]
+#     bash benchmarks/gpu.sh [PYTHON [CIFAR10 SVHN [ABOUT_SVHN]]]
 #
-# PYTHON has skgcm with the extras "bench" and "dev"; CIFAR10 and SVHN are what benchmarks/paper.py takes. Writes
+# PYTHON has skgcm with the extras "bench" and "dev"; the others are what benchmarks/paper.py takes. Writes
 # benchmarks/results/*-cuda.*, paper-* and evidence-*.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -17,7 +17,7 @@ fi
 "$python" benchmarks/profile_fit.py
 "$python" benchmarks/speed.py
 if [ $# -ge 3 ]; then
-    "$python" benchmarks/paper.py --cifar10 "$2" --svhn "$3"
+    "$python" benchmarks/paper.py --cifar10 "$2" --svhn "$3" --about-svhn "${4:-}"
     "$python" benchmarks/evidence.py --cifar10 "$2" --only cifar10
 fi
 "$python" -m pytest tests/test_cuda.py  # last: a failure must not keep the measurements from being made

@@ -2,8 +2,8 @@
 A classifier without PyTorch
 ============================
 
-Fit on scikit-learn's 8×8 digits, write an ONNX file, and let a second process read digits with it, which has neither
-PyTorch nor skgcm: ONNX Runtime and NumPy are enough for the scores and for the evidence.
+Fit on scikit-learn's 8×8 digits, write an ONNX file, and let a second process read digits with it, which loads neither
+PyTorch nor skgcm: ONNX Runtime and NumPy are enough for the scores and for the evidence. Needs the extra "onnx".
 """
 
 import json
@@ -43,7 +43,7 @@ def use(folder):
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # for images this small, more are slower
+    options.intra_op_num_threads = 1  # for images this small, more do not pay
     session = onnxruntime.InferenceSession(folder / "digits.onnx", options)
     metadata = session.get_modelmeta().custom_metadata_map
     classes = json.loads(metadata["classes"])

@@ -44,7 +44,7 @@ X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=1 / 4, strat
 # %%
 # Defects may be darker or brighter than what they are on: with polarity="both", dark pixels can be evidence as well.
 # Mosaics and sparsity put the evidence on the defect and not on what happens to be around it, and a second look without
-# what is no evidence makes sure that the decision does not need it.
+# what is the least evidence trains the decision not to need it.
 clf = GCMClassifier(
     polarity="both",
     mosaic=4,
@@ -63,7 +63,7 @@ print(classification_report(y_test, clf.predict(X_test), zero_division=0))
 evidence = clf.explain(X_test, classes="top-2")
 margin = evidence.scores[:, 0] - evidence.scores[:, 1]
 close = np.argsort(margin)[:3]
-print("Look at these by hand, the second class is close:")
+print("Look at these by hand, the second class is closest:")
 for i in close:
     print(f"  test image {i}: {evidence.classes[i, 0]} before {evidence.classes[i, 1]} by {margin[i]:.2f}")
 

@@ -60,18 +60,19 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         (low, high): the numbers that mean 0 and 1 to the network. None: (0, 255) for uint8, (0, 1) for bool and for
         floats within it, else (0, maximum of the training images), or (minimum, maximum) where some are negative.
     augment : {"shift", "shift+flip"} or callable, default=None
-        Random changes of the training images: moved by up to an eighth of their size, with black where nothing is left,
-        and half of them mirrored left to right. A callable gets and returns a tensor (batch, channels, rows, columns)
-        in the dtype and units of X.
+        Random changes of the training images: moved by up to an eighth of their size, with black where nothing is left;
+        with "shift+flip" half of them are mirrored left to right too. A callable gets and returns a tensor (batch,
+        channels, rows, columns) in the dtype and units of X.
     mosaic : int, default=0
         Every third training batch is laid out in grids, of 2 x 2 images up to this side in turn: the contributions in
         a cell must classify that cell alone, so that evidence comes to lie on the object. Batches of fewer than
         2 * mosaic**2 images are repeated to fill two grids, which takes longer. 0: no mosaics.
     sparsity : float, default=0.0
         Weight in the loss of the sum over classes of the mean ``|CCM_j|``, where the channels of a pixel count as one:
-        evidence that only cancels evidence is dropped. With the one-cycle schedule the weight rises linearly from 0 to
-        this value over `max_epochs`, and a fit that stops early ends with less; else it is constant, as in
-        `partial_fit`. 0: no penalty.
+        evidence that decides nothing, because it cancels evidence elsewhere, is dropped. Of more than ten classes the
+        sum is estimated, from an image's own and nine random others. With the one-cycle schedule the weight rises
+        linearly from 0 to this value over `max_epochs`, and a fit that stops early ends with less; else it is
+        constant, as in `partial_fit`. 0: no penalty.
     second_look : float in [0, 1], default=0.0
         Share of the mosaics for which images first lose up to half of their pixels, those that by then contribute least
         to their class, to the batch's mean colour: a decision should not need what is no evidence. With the one-cycle
@@ -569,9 +570,9 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             Images, as at fit.
         classes : {"predicted", "all", "top-K"}, label, or sequence of labels, default="predicted"
             "predicted": the class of highest score; "top-3": the three of highest score, best first; "all": all, in
-            the order of ``classes_``. A 1-D sequence names the classes to show for every image, a 2-D one (n, k) image
-            by image: ``y[:, None]`` shows the true classes. Integers are labels, never positions, and a bare string is
-            always a keyword: the label "all" is ``["all"]``.
+            the order of ``classes_``. A 1-D sequence names the classes to show for every image, each once; a 2-D one
+            (n, k) image by image: ``y[:, None]`` shows the true classes. Integers are labels, never positions, and a
+            bare string is always a keyword: the label "all" is ``["all"]``.
         any_size : bool, default=False
             Accept images (n, rows, columns) or (n, rows, columns, D) larger or smaller than at fit: the network is
             fully convolutional, so a classifier fitted on crops can show where the evidence lies in a whole frame.

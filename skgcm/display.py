@@ -20,7 +20,7 @@ def _import_pyplot():
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
-        raise ImportError("drawing needs matplotlib, which is not installed: pip install skgcm[plot]") from error
+        raise ImportError("drawing needs matplotlib, which is not installed: pip install matplotlib") from error
     return plt
 
 
@@ -182,7 +182,7 @@ class ContributionDisplay:
             If `kind` is unknown, `y` has not one label for each image or has text where the classes are numbers (or
             the reverse), or there is nothing to draw.
         ImportError
-            If matplotlib is not installed: ``pip install skgcm[plot]``.
+            If matplotlib is not installed: ``pip install matplotlib``.
 
         Notes
         -----

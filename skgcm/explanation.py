@@ -275,7 +275,7 @@ class Explanation:
         Raises
         ------
         ImportError
-            If matplotlib is not installed: ``pip install skgcm[plot]``.
+            If matplotlib is not installed: ``pip install matplotlib``.
         """
         from skgcm.display import ContributionDisplay
 

@@ -63,7 +63,8 @@ def write(path, network, image_format, classes, maps, dtype):
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ImportError(f"to_onnx needs {error.name}, which is not installed: pip install skgcm[onnx]") from error
+        remedy = "pip install onnx onnxruntime onnxscript"
+        raise ImportError(f"to_onnx needs {error.name}, which is not installed: {remedy}") from error
     graph = _Graph(network.folded().cpu(), image_format, maps).eval()
     images = _example(image_format, dtype)
     # an autocast of the user's would be recorded

@@ -1,4 +1,4 @@
-"""The penalty on contributions, sum over classes of mean |CCM_j|: evidence that only cancels evidence is dropped.
+"""The penalty on all contributions, sum over classes of mean |CCM_j|: those that decide nothing are dropped.
 
 CCM_j is averaged over the channels of a pixel first, which share its weights.
 """
