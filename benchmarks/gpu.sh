@@ -7,17 +7,17 @@
 # PYTHON has skgcm with the extras "bench" and "dev"; the others are what benchmarks/paper.py takes. Writes
 # benchmarks/results/*-cuda.*, paper-* and evidence-*.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+here=$(dirname "${BASH_SOURCE[0]}")
 python=${1:-python}
 
-if ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+if [ "$("$python" -c 'import torch; print(torch.cuda.is_available())')" = False ]; then
     echo "No GPU here that PyTorch can use: nothing measured, nothing written."
     exit 0
 fi
-"$python" benchmarks/profile_fit.py
-"$python" benchmarks/speed.py
+"$python" "$here/profile_fit.py"
+"$python" "$here/speed.py"
 if [ $# -ge 3 ]; then
-    "$python" benchmarks/paper.py --cifar10 "$2" --svhn "$3" --about-svhn "${4:-}"
-    "$python" benchmarks/evidence.py --cifar10 "$2" --only cifar10
+    "$python" "$here/paper.py" --cifar10 "$2" --svhn "$3" --about-svhn "${4:-}"
+    "$python" "$here/evidence.py" --cifar10 "$2" --only cifar10
 fi
-"$python" -m pytest tests/test_cuda.py  # last: a failure must not keep the measurements from being made
+"$python" -m pytest "$here/../tests/test_cuda.py"  # last: a failure must not keep the measurements from being made

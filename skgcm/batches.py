@@ -18,7 +18,7 @@ class Batches:
     generator, one of the processor. A last batch of one has no batch statistics and joins the batch before it.
 
     For a CUDA device all rows are copied to it once and sliced there; where they do not fit, each batch comes in pinned
-    memory, from which a copy runs beside the computation.
+    memory, from which the device fetches it without the host waiting.
     """
 
     def __init__(self, dataset, batch_size, generator=None, device="cpu"):
@@ -44,7 +44,9 @@ class Batches:
         if self.resident is not None:
             rows, labels = self.resident
             order = order.to(self.device)
-            yield from ((rows[order[i:j]], labels[order[i:j]]) for i, j in pairwise(self.bounds))
+            for start, stop in pairwise(self.bounds):
+                chosen = order[start:stop]  # index_select: CUDA does not index unsigned integers of 16 bits and more
+                yield rows.index_select(0, chosen), labels.index_select(0, chosen)
             return
         for start, stop in pairwise(self.bounds):
             batch = self._slice(order[start:stop].numpy())

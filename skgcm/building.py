@@ -53,7 +53,8 @@ def resolve_precision(precision, device):
 
 def _bfloat16_is_fast(device):
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        with torch.cuda.device(device):  # it asks the current one
+            return torch.cuda.is_bf16_supported(including_emulation=False)
     found = torch.cpu.get_capabilities()
     if found.get("amx_bf16", False):
         return True

@@ -1,5 +1,7 @@
 """A network's forward and backward pass as one launch each, where launching costs more than computing: on CUDA."""
 
+import warnings
+
 import torch
 from torch import nn
 
@@ -30,7 +32,8 @@ class Step:
     Only the network is captured, at the first batch: loss, optimizer, learning rates, random numbers and callbacks stay
     as they are, and need not be capturable. A smaller batch, the last of an epoch, runs the network itself, and so does
     every batch while some module has hooks, which a graph would leave out. Each set of options has a graph of its own.
-    A larger batch is captured anew, and so are parameters that were frozen or thawed on the way.
+    A larger batch is captured anew, and so are parameters that were frozen or thawed on the way. The gradients of a
+    replay are the graph's own memory: whoever keeps them beyond the step clones them.
     """
 
     def __init__(self, network, low=None, replay=False):
@@ -52,11 +55,15 @@ class Step:
         return tuple(part.clone() for part in out) if isinstance(out, tuple) else out.clone()
 
     def _has_hooks(self):
-        return any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in self.network.modules())
+        kinds = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
+        return any(getattr(module, kind) for module in self.network.modules() for kind in kinds)
 
     def _capture(self, call, tensors):
         buffers = [(buffer, buffer.clone()) for buffer in self.network.buffers()]
-        graphed = torch.cuda.make_graphed_callables(call, tuple(tensor.clone() for tensor in tensors))
+        with torch.cuda.device_of(tensors[0]), warnings.catch_warnings():
+            # the rehearsals ran on a stream of their own, which PyTorch's capture waits for
+            warnings.filterwarnings("ignore", "The AccumulateGrad node's stream")
+            graphed = torch.cuda.make_graphed_callables(call, tuple(tensor.clone() for tensor in tensors))
         for buffer, before in buffers:  # batch norm has counted the rehearsals
             buffer.copy_(before)
         return graphed

@@ -26,7 +26,7 @@ def batches(network, image_format, rows, floats=0):
 
     Yields where a batch belongs, a slice of 0 .. n, and which rows it is made of, an index array: the rows of the
     slice, and the last of them again where these are too few. Libraries compute a lone image with other kernels than
-    two, and round otherwise: with company, an image has the same scores alone as in any batch.
+    two, and round otherwise: with company, an image has the same scores alone as in any batch, on the processor.
     """
     n, pixels = len(rows), image_format.shape[0] * image_format.shape[1]
     budget = FLOATS_PER_BATCH // (network.floats_per_pixel + floats)

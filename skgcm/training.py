@@ -1,6 +1,7 @@
 """The skorch net that :class:`skgcm.GCMClassifier` composes: epochs, steps, schedule."""
 
 import copy
+import gc
 import math
 from contextlib import nullcontext
 
@@ -206,7 +207,9 @@ class GCMNet(NeuralNetClassifier):
                     break
         for group, peak in zip(scheduled, peaks, strict=True):
             group["lr"] = peak
-        self.step_ = None
+        replayed, self.step_ = bool(self.step_.captured), None
+        if replayed:
+            gc.collect()  # graphs lie in cycles of references, and their memory serves nobody else
         return self
 
     def _stopped(self, datasets):
@@ -246,6 +249,7 @@ class GCMNet(NeuralNetClassifier):
             self.notify("on_batch_end", batch=batch, training=True, **step)
             losses.append(step["loss"].detach())
             sizes.append(len(batch[0]))
+            del step  # and its autograd graph, beside which CUDA could not capture the next
             progress.update()
         return float(np.average(torch.stack(losses).cpu().numpy(), weights=sizes))
 

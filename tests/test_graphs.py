@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from skgcm.graphs import Step
+from skgcm.network import GCM
 
 
 @pytest.fixture
@@ -13,13 +14,16 @@ def captures(monkeypatch):
     shapes = []
 
     def make_graphed_callables(module, args):
-        shapes.append(args[0].shape)
+        shapes.append([arg.shape for arg in args])
         for _ in range(2):
             module(*args)
-        forward, static = module.forward, module(*args).detach().clone()
+        forward, static = module.forward, [part.detach().clone() for part in _parts(module(*args))]
 
         def replay(*args):  # + 1000 tells a replay from a run; every replay writes to the same place
-            return static.copy_(forward(*args).detach() + 1000)
+            out = forward(*args)
+            for place, part in zip(static, _parts(out), strict=True):
+                place.copy_(part.detach() + 1000)
+            return tuple(static) if isinstance(out, tuple) else static[0]
 
         module.forward = replay
         return module
@@ -28,13 +32,17 @@ def captures(monkeypatch):
     return shapes
 
 
+def _parts(out):
+    return out if isinstance(out, tuple) else (out,)
+
+
 @pytest.fixture
 def network():
     return nn.Sequential(nn.BatchNorm2d(2), nn.Conv2d(2, 1, 1), nn.Flatten())
 
 
-def _images(n):
-    return torch.rand(n, 2, 3, 3, generator=torch.Generator().manual_seed(0))
+def _images(n, side=3):
+    return torch.rand(n, 2, side, side, generator=torch.Generator().manual_seed(0))
 
 
 def _replayed(scores):
@@ -44,14 +52,28 @@ def _replayed(scores):
 def test_whole_batches_are_replayed_and_the_last_is_not(captures, network):
     replay = Step(network, replay=True)
     assert [_replayed(replay(_images(n))) for n in (4, 4, 3, 4)] == [True, True, False, True]
-    assert captures == [(4, 2, 3, 3)]
+    assert captures == [[(4, 2, 3, 3)]]
     assert not _replayed(network(_images(4)))
+
+
+def test_each_set_of_options_has_a_graph_and_all_outputs_are_kept(captures):
+    network = GCM(12, 2, n_stages=1, encoder_width=4)
+    replay, classes = Step(network, replay=True), torch.arange(24).reshape(8, 3) % 12
+    options = [{}, {"grid": 2}, {"grid": 2, "magnitudes": True, "classes": classes}] * 2
+    images = _images(2, side=4)
+    outs = [replay(images, **some) for some in options]
+    assert captures == [[(2, 2, 4, 4)], [(2, 2, 4, 4)], [(2, 2, 4, 4), (8, 3)]]
+    assert [len(out) for out in outs] == [2, 8, 2] * 2
+    before = [part.clone() for part in outs[2]]
+    assert [part.shape for part in before] == [(8, 12), (8, 3)]
+    replay(1 - images, **options[2])
+    assert all(torch.equal(part, kept) and _replayed(part) for part, kept in zip(outs[2], before, strict=True))
 
 
 def test_where_the_last_batch_came_first_a_whole_one_is_captured_anew(captures, network):
     replay = Step(network, replay=True)
     assert [_replayed(replay(_images(n))) for n in (3, 4, 3, 4)] == [True, True, False, True]
-    assert captures == [(3, 2, 3, 3), (4, 2, 3, 3)]
+    assert captures == [[(3, 2, 3, 3)], [(4, 2, 3, 3)]]
 
 
 def test_batch_norm_does_not_remember_the_rehearsals(captures, network):
@@ -69,11 +91,14 @@ def test_frozen_parameters_are_captured_anew(captures, network):
     assert len(captures) == 2
 
 
-def test_hooks_are_called(captures, network):
+@pytest.mark.parametrize("kind", ["forward_hook", "forward_pre_hook", "full_backward_hook", "full_backward_pre_hook"])
+def test_hooks_are_called(captures, network, kind):
     replay, called = Step(network, replay=True), []
     replay(_images(4))
-    handle = network[1].register_forward_hook(lambda *_: called.append(True))
-    assert not _replayed(replay(_images(4)))
+    handle = getattr(network[1], f"register_{kind}")(lambda *_: called.append(True))
+    scores = replay(_images(4))
+    scores.sum().backward()
+    assert not _replayed(scores)
     assert called
     handle.remove()
     assert _replayed(replay(_images(4)))
