@@ -64,7 +64,6 @@ CIFAR10 = [
 DIGITS = [name for name in OPTIONS if name.startswith("GCM")]
 NEU = ["GCM", "GCM, polarity both", "GCM, all options but polarity bright", "GCM, all options", "CNN", "CNN, mosaic"]
 SHOWN = "GCM, all options"  # in the picture of steel
-LR = 0.05  # the default, for the default batches of 64 images; in proportion for others
 FEW = 50  # grids for Integrated Gradients, which takes STEPS times as long as the others
 UNIFORM = "a map that is the same everywhere"
 SHARE = 0.25  # of the pixels, those of least evidence, whose loss should not matter
@@ -203,7 +202,6 @@ def neu_rows(names, args, fit, seed):
     rows = {}
     for name in names:
         params = {"max_epochs": args.neu_epochs, "batch_size": args.neu_batch, "augment": "shift+flip"}
-        params["lr"] = LR * args.neu_batch / 64
         clf, seconds = fit(name[:3], {**PLAIN, **params, **OPTIONS[name], "random_state": seed}, X, y)
         if name == SHOWN and seed == args.seeds[0]:
             draw(clf, X_test, y_test, boxes, RESULTS / f"evidence-neu-{size}.png")
@@ -224,8 +222,7 @@ def in_boxes(maps, boxes, y):
 
 def neu_table(rows, args):
     text = (
-        f"NEU-DET at {args.size} × {args.size}, {args.neu_epochs} epochs in batches of {args.neu_batch}, "
-        f"learning rate {LR} for each 64 images in one, shifts and "
+        f"NEU-DET at {args.size} × {args.size}, {args.neu_epochs} epochs in batches of {args.neu_batch}, shifts and "
         f"flips, seeds {args.seeds}; means over the seeds (and each), of the test images. {SETTINGS} "
         "Energy: share of the positive evidence for the true class inside the "
         "boxes of its class; pointing: share of the images whose largest evidence lies in one. The post-hoc methods "
