@@ -77,14 +77,9 @@ def explainers(name, clf):
 
 
 def each(runs, key, form):
-    """Mean over the seeds (and each one), in words."""
-    values = [run[key] for run in runs]
-    return f"{format(np.mean(values), form)} ({', '.join(format(value, form) for value in values)})"
-
-
-def fit_s(runs):
-    """Mean seconds of a fit; of what is not fitted, nothing."""
-    return f"{np.mean([run['fit_s'] for run in runs]):.0f}" if "fit_s" in runs[0] else ""
+    """Mean over the seeds (and each one), in words; nothing where there is none."""
+    values = [run[key] for run in runs if key in run]
+    return f"{format(np.mean(values), form)} ({', '.join(format(value, form) for value in values)})" if values else ""
 
 
 def true_class(explain, X, y):
@@ -164,7 +159,7 @@ def cifar10_rows(names, args, fit, seed):
 def cifar10_table(rows, args):
     text = (
         f"CIFAR-10, {args.epochs} epochs, shifts and flips, seeds {args.seeds}; means over the seeds, of the test "
-        f"images. {SETTINGS} Accuracy: mean (each seed). "
+        f"images. {SETTINGS} Accuracy, and seconds of a fit, {args.jobs} side by side: mean (each seed). "
         f"Grid pointing: share of the positive evidence that lies on its own image, mean / median, in up "
         f"to {args.grids} grids of the protocol, which takes the most confident images first ({FEW} for Integrated "
         f"Gradients, which has {STEPS} steps); models with mosaics were trained in grids of both sides, but not in "
@@ -186,7 +181,8 @@ def cifar10_table(rows, args):
             both = [run["games"][game] for run in runs if game in run["games"]]
             cells.append(" / ".join(f"{value:.3f}" for value in np.mean(both, axis=0)) if both else "")
         cells.append(f"{mean['kept']:.3f} ({mean['before']:.3f})")
-        cells += [f"{mean['kept in black']:.3f}", f"{mean['deletion']:.3f}", f"{mean['insertion']:.3f}", fit_s(runs)]
+        cells += [f"{mean[key]:.3f}" for key in ("kept in black", "deletion", "insertion")]
+        cells.append(each(runs, "fit_s", ".0f"))
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
@@ -224,7 +220,7 @@ def neu_table(rows, args):
     text = (
         f"NEU-DET at {args.size} × {args.size}, {args.neu_epochs} epochs in batches of {args.neu_batch}, shifts and "
         f"flips, seeds {args.seeds}; means over the seeds (and each), of the test images. {SETTINGS} "
-        "Energy: share of the positive evidence for the true class inside the "
+        f"Fit: with {args.jobs} side by side. Energy: share of the positive evidence for the true class inside the "
         "boxes of its class; pointing: share of the images whose largest evidence lies in one. The post-hoc methods "
         f"explain a CNN of the same size, trained alike. The picture: {SHOWN}, first seed, the first test image of "
         "each class, with its boxes."
@@ -235,8 +231,9 @@ def neu_table(rows, args):
     for row, runs in rows.items():
         cells = [row]
         for key, form in (("accuracy", ".2%"), ("energy", ".3f"), ("pointing", ".3f")):
-            cells.append(each(runs, key, form) if key in runs[0] else "")
-        cells += [f"{np.mean([run['energy_of'][label] for run in runs]):.3f}" for label in labels] + [fit_s(runs)]
+            cells.append(each(runs, key, form))
+        cells += [f"{np.mean([run['energy_of'][label] for run in runs]):.3f}" for label in labels]
+        cells.append(each(runs, "fit_s", ".0f"))
         lines.append(f"| {' | '.join(cells)} |")
     picture = ["", f"![Evidence on six surfaces](evidence-neu-{args.size}.png)"]
     return lines + (picture if SHOWN in rows else [])
@@ -256,11 +253,12 @@ def digits_rows(names, args, fit, seed):
 
 
 def digits_table(rows, args):
-    text = "scikit-learn's digits, 8 × 8, a third held out, 30 epochs: what the options cost in accuracy."
+    text = "scikit-learn's digits, 8 × 8, a third held out, 30 epochs: what the options cost in accuracy. "
+    text += f"Means over the seeds (and each), {args.jobs} of which were fitted side by side."
     lines = [f"{text} {SETTINGS}", ""]
-    lines += ["| | accuracy, mean (each seed) | fit, s |", "|---|---|---|"]
+    lines += ["| | accuracy | fit, s |", "|---|---|---|"]
     for name, runs in rows.items():
-        lines.append(f"| {name} | {each(runs, 'accuracy', '.2%')} | {fit_s(runs)} |")
+        lines.append(f"| {name} | {each(runs, 'accuracy', '.2%')} | {each(runs, 'fit_s', '.0f')} |")
     return lines
 
 

@@ -13,6 +13,7 @@ of CIFAR-10, the official folder of SVHN. Writes benchmarks/results/paper-PART.m
 """
 
 import argparse
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -114,9 +115,7 @@ def svhn(bench):
     found = {"GCM, SVHN": bench.accuracies("svhn", "GCM")}
     n, m = (len(bench.load("svhn")[i]) for i in (0, 2))
     text = f"SVHN, shifts, {bench.args.epochs} epochs, {n:,} digits, percent of {m:,} digits held out."
-    path = Path(bench.args.svhn)
-    source = f" The images are those of {path.name}, not the official files." if path.suffix == ".npz" else ""
-    return [f"{text}{source} {bench.args.about_svhn}".rstrip(), "", *accuracy_table(found)], found
+    return [f"{text} {bench.args.about_svhn}".rstrip(), "", *accuracy_table(found)], found
 
 
 # ---- Table 8 ---------------------------------------------------------------------------------------------------------
@@ -323,7 +322,8 @@ def main():
     for part in args.only:
         command = f"python benchmarks/paper.py {' '.join(given)} --only {part} --seeds {' '.join(map(str, args.seeds))}"
         images = f" --images {args.images}" if part == "decline" else ""
-        head["command"] = f"{command} --epochs {args.epochs}{images}"
+        about = f" --about-svhn {shlex.quote(args.about_svhn)}" if part == "svhn" and args.about_svhn else ""
+        head["command"] = f"{command} --epochs {args.epochs}{images}{about}"
         lines, found = PARTS[part](bench)
         lines = [f"# The paper's experiments: {part}", "", origin(head), "", *lines]
         print("\n".join(lines))

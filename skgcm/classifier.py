@@ -102,8 +102,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         the frequency of the class.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Arithmetic of the convolutions in training. "auto": bfloat16 where that is faster (CUDA, AMX, AVX-512 BF16 of
-        AMD), else float32. Weights, scores and loss, and all of prediction, are float32. On CUDA
-        float32 convolutions train as PyTorch is set to compute them, by default in TF32.
+        AMD), else float32. Weights, scores and loss, and all of prediction, are float32. On CUDA float32 convolutions
+        train as PyTorch is set to compute them, by default in TF32.
     device : str or torch.device, default="auto"
         "auto": CUDA where there is one, else "cpu".
     checkpoint : str or path-like, default=None

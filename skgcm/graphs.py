@@ -30,10 +30,11 @@ class Step:
     """A network in training under autocast to the dtype `low`, if any; with `replay`, on CUDA, from a graph.
 
     Only the network is captured, at the first batch: loss, optimizer, learning rates, random numbers and callbacks stay
-    as they are, and need not be capturable. A smaller batch, the last of an epoch, runs the network itself, and so does
-    every batch while some module has hooks, which a graph would leave out. Each set of options has a graph of its own.
-    A larger batch is captured anew, and so are parameters that were frozen or thawed on the way. The gradients of a
-    replay are the graph's own memory: whoever keeps them beyond the step clones them.
+    as they are, and need not be capturable. PyTorch captures on one GPU in a process, the first. A smaller batch, the
+    last of an epoch, runs the network itself, and so does every batch while some module has hooks, which a graph would
+    leave out. Each set of options has a graph of its own. A larger batch is captured anew, and so are parameters that
+    were frozen or thawed on the way. The gradients of a replay are the graph's own memory: whoever keeps them beyond
+    the step clones them.
     """
 
     def __init__(self, network, low=None, replay=False):

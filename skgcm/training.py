@@ -249,7 +249,7 @@ class GCMNet(NeuralNetClassifier):
             self.notify("on_batch_end", batch=batch, training=True, **step)
             losses.append(step["loss"].detach())
             sizes.append(len(batch[0]))
-            del step  # and its autograd graph, beside which CUDA could not capture the next
+            del step  # and its autograd graph, beside which CUDA could not capture the next, once hooks have come off
             progress.update()
         return float(np.average(torch.stack(losses).cpu().numpy(), weights=sizes))
 

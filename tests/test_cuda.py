@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from skorch.dataset import Dataset
 
 from skgcm import GCMClassifier, batches
 
@@ -54,7 +55,14 @@ def test_replayed_steps_learn_what_run_steps_learn(fitted, precision, options, m
     assert all(torch.equal(state[name], other[name]) for name in state if name.endswith("num_batches_tracked"))
 
 
-def test_images_that_do_not_fit_on_the_device_come_in_pinned_memory(fitted, monkeypatch):
+def test_batches_lie_on_the_device_or_in_pinned_memory(monkeypatch):
+    data = Dataset(np.arange(10, dtype=np.uint8)[:, None], np.arange(10))
+    assert all(part.is_cuda for batch in batches.Batches(data, 5, device="cuda") for part in batch)
+    monkeypatch.setattr(batches, "fits", lambda n_bytes, device: False)
+    assert all(part.is_pinned() for batch in batches.Batches(data, 5, device="cuda") for part in batch)
+
+
+def test_images_that_do_not_fit_on_the_device_are_learnt_alike(fitted, monkeypatch):
     _, X = fitted
     params = {"max_epochs": 1, "batch_size": 20, "precision": "float32", "random_state": 0}
     one = GCMClassifier(**params).fit(X, np.arange(96) % 3)

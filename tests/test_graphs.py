@@ -1,9 +1,15 @@
 """When a step is captured and replayed; what capturing itself does is tested on CUDA, in test_cuda.py."""
 
+import gc
+import weakref
+from functools import partial
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from skgcm import GCMClassifier, training
 from skgcm.graphs import Step
 from skgcm.network import GCM
 
@@ -14,13 +20,16 @@ def captures(monkeypatch):
     shapes = []
 
     def make_graphed_callables(module, args):
-        shapes.append([arg.shape for arg in args])
+        samples = args
+        shapes.append([sample.shape for sample in samples])
         for _ in range(2):
             module(*args)
         forward, static = module.forward, [part.detach().clone() for part in _parts(module(*args))]
 
-        def replay(*args):  # + 1000 tells a replay from a run; every replay writes to the same place
-            out = forward(*args)
+        def replay(*args):  # + 1000 tells a replay from a run; every replay reads and writes the same places
+            for sample, arg in zip(samples, args, strict=True):
+                sample.copy_(arg)
+            out = forward(*samples)
             for place, part in zip(static, _parts(out), strict=True):
                 place.copy_(part.detach() + 1000)
             return tuple(static) if isinstance(out, tuple) else static[0]
@@ -104,9 +113,29 @@ def test_hooks_are_called(captures, network, kind):
     assert _replayed(replay(_images(4)))
 
 
-def test_scores_that_a_callback_keeps_are_not_written_over(captures, network):
-    replay = Step(network, replay=True)
-    one = replay(_images(4))
+def test_images_and_scores_that_a_callback_keeps_are_not_written_over(captures, network):
+    replay, images = Step(network, replay=True), _images(4)
+    one = replay(images)
     before = one.clone()
     replay(2 * _images(4) - 1)
     assert torch.equal(one, before)
+    assert torch.equal(images, _images(4))
+
+
+def test_what_was_captured_ends_with_the_fit(monkeypatch):
+    kept = []
+
+    def make_graphed_callables(module, args):
+        kept.append(weakref.ref(module))
+        module.forward = partial(module.forward)  # refers to itself, as what PyTorch captures does
+        return module
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", make_graphed_callables)
+    monkeypatch.setattr(training, "Step", lambda network, low, replay: Step(network, low, replay=True))
+    X, y = np.random.default_rng(0).random((8, 6, 6)), np.arange(8) % 2
+    gc.disable()  # or it may come by chance
+    try:
+        GCMClassifier(encoder_width=4, max_epochs=1, batch_size=4, device="cpu", random_state=0).fit(X, y)
+        assert [call() for call in kept] == [None]
+    finally:
+        gc.enable()

@@ -13,9 +13,9 @@ from sklearn.exceptions import NotFittedError
 
 from skgcm import GCMClassifier, __version__, onnx_export
 
-onnx = pytest.importorskip("onnx", reason="needs the extra: pip install skgcm[onnx]")
-onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra: pip install skgcm[onnx]")
-pytest.importorskip("onnxscript", reason="needs the extra: pip install skgcm[onnx]")
+onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+pytest.importorskip("onnxscript", reason="needs the extra onnx")
 
 SMALL = {"encoder_width": 4, "decoder_width": 4, "batch_size": 8, "max_epochs": 2, "device": "cpu", "random_state": 0}
 INTEGERS, STRINGS, BOOLEANS = [3, 5, 9], ["crack", "scratch", "öl"], [False, True]

@@ -1,5 +1,6 @@
 import pickle
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -209,6 +210,21 @@ def test_ctrl_c_at_the_end_of_an_epoch_is_not_taken_for_early_stopping(monkeypat
     with pytest.raises(KeyboardInterrupt):
         clf.fit(X, y)
     assert not hasattr(clf, "net_")
+
+
+def test_a_step_is_forgotten_before_the_next():
+    from skorch.callbacks import Callback
+
+    class Watching(Callback):
+        def on_batch_begin(self, net, **kwargs):
+            alive.append(self.loss_() is not None if hasattr(self, "loss_") else False)
+
+        def on_batch_end(self, net, loss, **kwargs):
+            self.loss_ = weakref.ref(loss)
+
+    X, y, alive = np.random.default_rng(0).random((12, 6, 6)), np.arange(12) % 2, []
+    GCMClassifier(**{**TINY, "batch_size": 4}, callbacks=[Watching()]).fit(X, y)
+    assert alive[:3] == [False] * 3
 
 
 def test_a_callback_ends_training_with_a_keyboard_interrupt():
