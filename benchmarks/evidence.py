@@ -229,9 +229,7 @@ def neu_table(rows, args):
     heads = ["maps", "accuracy", "energy in boxes", "pointing", *(f"energy: {label}" for label in labels), "fit, s"]
     lines = [text, "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row, runs in rows.items():
-        cells = [row]
-        for key, form in (("accuracy", ".2%"), ("energy", ".3f"), ("pointing", ".3f")):
-            cells.append(each(runs, key, form))
+        cells = [row, each(runs, "accuracy", ".2%"), each(runs, "energy", ".3f"), each(runs, "pointing", ".3f")]
         cells += [f"{np.mean([run['energy_of'][label] for run in runs]):.3f}" for label in labels]
         cells.append(each(runs, "fit_s", ".0f"))
         lines.append(f"| {' | '.join(cells)} |")

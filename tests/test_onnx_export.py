@@ -264,6 +264,7 @@ def test_errors_say_what_to_do(quick, tmp_path, monkeypatch):
     for package in ("onnx", "onnxscript", "onnxruntime"):
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, package, None)
-            with pytest.raises(ImportError, match=f"to_onnx needs {package}, .*: pip install onnx onnxruntime"):
+            message = f"to_onnx needs {package}, .*: pip install onnx onnxruntime onnxscript$"
+            with pytest.raises(ImportError, match=message):
                 quick.to_onnx(path)
     assert not path.exists()
