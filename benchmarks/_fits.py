@@ -1,6 +1,7 @@
 """Fits of GCM and of the comparison CNN, kept in a folder where one is given."""
 
-import time
+from functools import partial
+from pathlib import Path
 
 import joblib
 from _cnn import CNNClassifier
@@ -10,13 +11,17 @@ from skgcm import GCMClassifier
 CLASSIFIERS = {"GCM": GCMClassifier, "CNN": CNNClassifier}
 
 
-def fit(name, params, X, y):
-    """The fitted classifier and the seconds that took."""
-    start = time.perf_counter()
-    clf = CLASSIFIERS[name](**params).fit(X, y)
-    return clf, time.perf_counter() - start
+def fit(name, params, X, y, checkpoint=None):
+    """The fitted classifier and the seconds that its epochs took."""
+    clf = CLASSIFIERS[name](**params, checkpoint=checkpoint).fit(X, y)
+    return clf, sum(epoch["dur"] for epoch in clf.history_)
+
+
+def _fit_in(folder, name, params, X, y):
+    folder.mkdir(parents=True, exist_ok=True)
+    return fit(name, params, X, y, folder / f"{joblib.hash((name, params, X, y), coerce_mmap=True)}.checkpoint")
 
 
 def keeping(folder):
-    """`fit`, which does not repeat what it kept in the folder for the same data and parameters; None: keeps nothing."""
-    return fit if folder is None else joblib.Memory(folder, verbose=0).cache(fit)
+    """`fit` with checkpoints in the folder: what was fitted is not fitted again, and what was interrupted goes on."""
+    return fit if folder is None else partial(_fit_in, Path(folder))

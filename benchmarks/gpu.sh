@@ -17,7 +17,8 @@ fi
 "$python" "$here/profile_fit.py"
 "$python" "$here/speed.py"
 if [ $# -ge 3 ]; then
-    "$python" "$here/paper.py" --cifar10 "$2" --svhn "$3" --about-svhn "${4:-}"
-    "$python" "$here/evidence.py" --cifar10 "$2" --only cifar10
+    # seeds side by side: with images this small it is the host that a fit waits for
+    "$python" "$here/paper.py" --cifar10 "$2" --svhn "$3" --about-svhn "${4:-}" --long --epochs 100 --jobs 3
+    "$python" "$here/evidence.py" --cifar10 "$2" --only cifar10 --jobs 2
 fi
 "$python" -m pytest "$here/../tests/test_cuda.py"  # last: a failure must not keep the measurements from being made

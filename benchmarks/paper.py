@@ -7,13 +7,17 @@ Data: .npz files with X_train, y_train, X_test, y_test, or what `skgcm.datasets`
 of CIFAR-10, the official folder of SVHN. Writes benchmarks/results/paper-PART.md and .json, and paper-figure-*.png.
 
 --only accuracy | svhn | decline | figures    some parts; decline and figures use the fits of the first seed
---only long --epochs 90    GCM alone on CIFAR-10, with the learning rate and weight decay of long schedules
+--models GCM CNN      some rows of the accuracy
+--long --epochs 100   with the learning rate and weight decay of long schedules; results are named paper-PART-long
 --validate            hold out and score the last 5,000 training images instead, and write nothing: for choices
---keep FOLDER         fits are kept there, and not repeated for the same data and parameters; empty it when code changes
+--jobs 2              two fits side by side
+--keep FOLDER         checkpoints: of the same data and parameters nothing is fitted twice, and what was interrupted
+                      goes on; empty it when code changes
 """
 
 import argparse
 import shlex
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +25,7 @@ import torch
 from _cnn import for_captum
 from _common import RESULTS, cifar10, load, machine, origin, versions, write
 from _fits import keeping
+from joblib import Parallel, delayed
 from matplotlib import colormaps
 
 from skgcm import ContributionDisplay
@@ -34,6 +39,7 @@ MODELS = {
     "GCM, clipped": ("GCM", {"clip_negative": True}),
     "CNN": ("CNN", {}),
 }
+AUGMENT = {"cifar10": "shift+flip", "svhn": "shift"}
 PLAIN = {"mosaic": 0, "sparsity": 0.0, "polarity": "bright"}  # no option that the paper does not have
 LONG = {"lr": 0.1, "weight_decay": 5e-4}  # as wide ResNets are trained; the defaults were chosen for short schedules
 WAYS = {"itself": "イ", "absolute": "ロ", "mixed with image": "ハ", "times image": "ニ"}
@@ -45,6 +51,7 @@ class Bench:
     def __init__(self, args):
         self.args = args
         self.fit = keeping(args.keep)
+        self.suffix = "-long" if args.long else ""  # of the names of results
         self.data, self.fits = {}, {}
 
     def load(self, name):
@@ -58,29 +65,41 @@ class Bench:
             self.data[name] = X, y, X_test, y_test
         return self.data[name]
 
-    def fitted(self, name, model, seed, **changed):
-        """Classifier, its accuracy and the seconds of its fit."""
-        key = name, model, seed, *changed.items()
-        if key not in self.fits:
-            X, y, X_test, y_test = self.load(name)
-            augment = {"cifar10": "shift+flip", "svhn": "shift"}[name]
-            kind, own = MODELS[model]
-            common = {**PLAIN, "max_epochs": self.args.epochs, "augment": augment, "random_state": seed}
-            params = {**common, **own, **changed}
-            clf, seconds = self.fit(kind, params, X, y)
-            self.fits[key] = clf, clf.score(X_test, y_test), seconds
-            print(f"{name}, {model}, seed {seed}: {self.fits[key][1]:.4f} in {seconds:.0f} s", flush=True)
-        return self.fits[key]
+    def fitted(self, name, models, seeds):
+        """For each model and seed, (classifier, its accuracy, the seconds of its fit): {model: [...]}."""
+        X, y, X_test, y_test = self.load(name)
+        common = {**PLAIN, "max_epochs": self.args.epochs, "augment": AUGMENT[name], **(LONG if self.args.long else {})}
+        missing = [(model, seed) for model in models for seed in seeds if (name, model, seed) not in self.fits]
+        found = Parallel(n_jobs=self.args.jobs, return_as="generator")(
+            delayed(self.fit)(kind, {**common, **own, "random_state": seed}, X, y)
+            for (kind, own), seed in ((MODELS[model], seed) for model, seed in missing)
+        )
+        for (model, seed), (clf, seconds) in zip(missing, found, strict=True):
+            accuracy = clf.score(X_test, y_test)
+            print(f"{name}, {model}, seed {seed}: {accuracy:.4f} in {seconds:.0f} s", flush=True)
+            self.fits[name, model, seed] = clf, accuracy, seconds
+        return {model: [self.fits[name, model, seed] for seed in seeds] for model in models}
 
-    def accuracies(self, name, model, **changed):
-        runs = [self.fitted(name, model, seed, **changed) for seed in self.args.seeds]
+    def classifiers(self, name, *models):
+        """Those of the first seed."""
+        return [runs[0][0] for runs in self.fitted(name, models, self.args.seeds[:1]).values()]
+
+    def accuracies(self, name, models):
+        """{model: what its row of the table says}."""
         return {
-            "parameters": sum(p.numel() for p in runs[0][0].net_.network.parameters()),
-            "seeds": self.args.seeds,
-            "accuracies": [accuracy for _, accuracy, _ in runs],
-            "mean": np.mean([accuracy for _, accuracy, _ in runs]),
-            "fit_s": [seconds for *_, seconds in runs],
+            model: {
+                "parameters": sum(p.numel() for p in runs[0][0].net_.network.parameters()),
+                "seeds": self.args.seeds,
+                "accuracies": [accuracy for _, accuracy, _ in runs],
+                "mean": np.mean([accuracy for _, accuracy, _ in runs]),
+                "fit_s": [seconds for *_, seconds in runs],
+            }
+            for model, runs in self.fitted(name, models, self.args.seeds).items()
         }
+
+    def schedule(self):
+        """What the fits have in common, in words."""
+        return f"{self.args.epochs} epochs" + "".join(f", {k}={v}" for k, v in LONG.items() if self.args.long)
 
 
 def accuracy_table(found):
@@ -95,26 +114,22 @@ def accuracy_table(found):
 
 def accuracy(bench):
     """Tables 6 and 7, and section 4.3."""
-    found = {model: bench.accuracies("cifar10", model) for model in MODELS}
-    gap = found["GCM"]["mean"] - found["CNN"]["mean"]
-    text = f"CIFAR-10, shifts and flips, {bench.args.epochs} epochs. Percent of the test images."
-    chosen = "Learning rate and weight decay are the defaults, chosen for GCM at 5 epochs and not for the CNN."
-    return [f"{text} GCM minus CNN: {100 * gap:+.2f}. {chosen}", "", *accuracy_table(found)], found
-
-
-def long(bench):
-    """GCM alone, for longer."""
-    found = {"GCM": bench.accuracies("cifar10", "GCM", **LONG)}
-    changed = ", ".join(f"{name}={value}" for name, value in LONG.items())
-    text = f"CIFAR-10, shifts and flips, {bench.args.epochs} epochs, {changed}. Percent of the test images."
-    return [text, "", *accuracy_table(found)], found
+    found = bench.accuracies("cifar10", bench.args.models)
+    text = f"CIFAR-10, shifts and flips, {bench.schedule()}. Percent of the test images."
+    if {"GCM", "CNN"} <= found.keys():
+        text += f" GCM minus CNN: {100 * (found['GCM']['mean'] - found['CNN']['mean']):+.2f}."
+    if bench.args.long:
+        chosen = "Learning rate and weight decay are those usual for wide ResNets, and were tuned for neither."
+    else:
+        chosen = "Learning rate and weight decay are the defaults, chosen for GCM at 5 epochs and not for the CNN."
+    return [f"{text} {chosen}", "", *accuracy_table(found)], found
 
 
 def svhn(bench):
     """SVHN."""
-    found = {"GCM, SVHN": bench.accuracies("svhn", "GCM")}
+    found = {"GCM, SVHN": bench.accuracies("svhn", ["GCM"])["GCM"]}
     n, m = (len(bench.load("svhn")[i]) for i in (0, 2))
-    text = f"SVHN, shifts, {bench.args.epochs} epochs, {n:,} digits, percent of {m:,} digits held out."
+    text = f"SVHN, shifts, {bench.schedule()}, {n:,} digits, percent of {m:,} digits held out."
     return [f"{text} {bench.args.about_svhn}".rstrip(), "", *accuracy_table(found)], found
 
 
@@ -182,7 +197,7 @@ def sums(maps, images):
 
 def decline(bench):
     """Table 8: how much accuracy is lost when the sums of maps decide."""
-    gcm, cnn = (bench.fitted("cifar10", model, bench.args.seeds[0])[0] for model in ("GCM", "CNN"))
+    gcm, cnn = bench.classifiers("cifar10", "GCM", "CNN")
     _, _, X, y = bench.load("cifar10")
     X, y = X[: bench.args.images], np.searchsorted(gcm.classes_, y[: bench.args.images])
     methods, found = Methods(gcm, cnn), {}
@@ -201,7 +216,7 @@ def decline(bench):
         for name, ways in found.items()
     }
     lines = [
-        f"CIFAR-10, {len(X):,} test images, seed {bench.args.seeds[0]}, {bench.args.epochs} epochs. (A − B) / A: A is "
+        f"CIFAR-10, {len(X):,} test images, seed {bench.args.seeds[0]}, {bench.schedule()}. (A − B) / A: A is "
         "the accuracy of the scores, B that of the class whose map has the largest sum. The other methods are Captum's "
         "(CAM ours) on the CNN. GCM's (イ) is its weight map; its (ニ) is 0 by construction, since that sum is its "
         "score. What each way does to a map is our reading of the paper's short names.",
@@ -249,7 +264,8 @@ def comparison(gcm, cnn, X, y):
         "(h) Grad-CAM": maps["Grad-CAM"],
         "(i) Grad-CAM on image": mixed["Grad-CAM"],
     }
-    figure, axes = plt.subplots(len(X), len(columns), figsize=(1.5 * len(columns), 1.55 * len(X)), layout="constrained")
+    shape, size = (len(X), len(columns)), (1.5 * len(columns), 1.55 * len(X))
+    figure, axes = plt.subplots(*shape, figsize=size, layout="constrained", squeeze=False)
     for j, (title, pictures) in enumerate(columns.items()):
         axes[0, j].set_title(title, fontsize=8)
         for i, picture in enumerate(pictures):
@@ -264,8 +280,7 @@ def comparison(gcm, cnn, X, y):
 
 def figures(bench):
     """Figures 6 to 10, on our images."""
-    seed = bench.args.seeds[0]
-    gcm, clipped, cnn = (bench.fitted("cifar10", model, seed)[0] for model in MODELS)
+    gcm, clipped, cnn = bench.classifiers("cifar10", *MODELS)
     _, _, X, y = bench.load("cifar10")
     X, y = X[:2000], y[:2000]
     right = gcm.predict(X) == y
@@ -276,30 +291,30 @@ def figures(bench):
         "raises the score of the class, blue lowers it; in figures 6 to 9 true classes are framed. "
         "The paper's own figures were not at hand: their subjects, and the columns of figure 10, are our choice.",
         "",
-        save(draw(gcm, X[rows], y[rows], classes="top-2").figure_, "6"),
+        save(draw(gcm, X[rows], y[rows], classes="top-2").figure_, f"6{bench.suffix}"),
         "Contributions to the two best classes. CIFAR-10, GCM.",
         "",
-        save(draw(clipped, X[rows], y[rows], classes="top-2").figure_, "7"),
+        save(draw(clipped, X[rows], y[rows], classes="top-2").figure_, f"7{bench.suffix}"),
         "The same images by the clipped variant, whose weights are never negative.",
         "",
     ]
     if bench.args.svhn is not None:
-        digits, _, _ = bench.fitted("svhn", "GCM", seed)
+        [digits] = bench.classifiers("svhn", "GCM")
         _, _, X_digits, y_digits = bench.load("svhn")
         some = one_of_each(y_digits, np.arange(len(y_digits)) < 500)[:5]
         display = draw(digits, X_digits[some], y_digits[some], classes="top-2")
-        lines += [save(display.figure_, "8"), "SVHN.", ""]
+        lines += [save(display.figure_, f"8{bench.suffix}"), "SVHN.", ""]
     lines += [
-        save(draw(gcm, X[wrong], y[wrong], classes="top-2").figure_, "9"),
+        save(draw(gcm, X[wrong], y[wrong], classes="top-2").figure_, f"9{bench.suffix}"),
         "Images that are named wrongly.",
         "",
-        save(comparison(gcm, cnn, X[rows], y[rows]), "10"),
+        save(comparison(gcm, cnn, X[rows], y[rows]), f"10{bench.suffix}"),
         "The true class by each method. Each map has its own scale, white is 0.",
     ]
-    return lines, {"seed": seed, "images": rows.tolist(), "wrong": wrong.tolist()}
+    return lines, {"seed": bench.args.seeds[0], "images": rows.tolist(), "wrong": wrong.tolist()}
 
 
-PARTS = {"accuracy": accuracy, "long": long, "svhn": svhn, "decline": decline, "figures": figures}
+PARTS = {"accuracy": accuracy, "svhn": svhn, "decline": decline, "figures": figures}
 
 
 def main():
@@ -307,28 +322,39 @@ def main():
     parser.add_argument("--cifar10", metavar="PATH")
     parser.add_argument("--svhn", metavar="PATH")
     parser.add_argument("--about-svhn", metavar="TEXT", default="", help="what its images are, if not official")
-    parser.add_argument("--only", choices=PARTS, nargs="+", default=[part for part in PARTS if part != "long"])
+    parser.add_argument("--only", choices=PARTS, nargs="+", default=list(PARTS))
+    parser.add_argument("--models", choices=MODELS, nargs="+", default=list(MODELS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--long", action="store_true")
     parser.add_argument("--images", type=int, default=10_000, help="test images of Table 8 (default: 10,000)")
     parser.add_argument("--validate", action="store_true")
+    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--keep", metavar="FOLDER")
     args = parser.parse_args()
     if args.validate and "figures" in args.only:
         parser.error("--validate writes nothing: say --only and leave out figures")
     bench = Bench(args)
-    given = [f"--{name} {Path(path).name}" for name in ("cifar10", "svhn") if (path := getattr(args, name))]
-    head = {"machine": machine(), "versions": versions("scikit-learn", "skorch", "captum")}
+    given = [("--" + name, Path(path).name) for name in ("cifar10", "svhn") if (path := getattr(args, name))]
+    about = {"machine": machine(), "versions": versions("scikit-learn", "skorch", "captum")}
+    head = {**about, "epochs": args.epochs, "seeds": args.seeds}
     for part in args.only:
-        command = f"python benchmarks/paper.py {' '.join(given)} --only {part} --seeds {' '.join(map(str, args.seeds))}"
-        images = f" --images {args.images}" if part == "decline" else ""
-        about = f" --about-svhn {shlex.quote(args.about_svhn)}" if part == "svhn" and args.about_svhn else ""
-        head["command"] = f"{command} --epochs {args.epochs}{images}{about}"
+        command = ["python", "benchmarks/paper.py", *chain(*given), "--only", part, "--seeds", *map(str, args.seeds)]
+        command += ["--epochs", str(args.epochs), *["--long"] * args.long]
+        if args.jobs > 1:
+            command += ["--jobs", str(args.jobs)]
+        if part == "accuracy" and args.models != list(MODELS):
+            command += ["--models", *args.models]
+        if part == "decline":
+            command += ["--images", str(args.images)]
+        if part == "svhn" and args.about_svhn:
+            command += ["--about-svhn", args.about_svhn]
+        head["command"] = shlex.join(command)
         lines, found = PARTS[part](bench)
         lines = [f"# The paper's experiments: {part}", "", origin(head), "", *lines]
         print("\n".join(lines))
         if not args.validate:
-            write(f"paper-{part}", lines, {**head, "epochs": args.epochs, "seeds": args.seeds, "found": found})
+            write(f"paper-{part}{bench.suffix}", lines, {**head, "found": found})
 
 
 if __name__ == "__main__":
