@@ -23,5 +23,8 @@ def _fit_in(folder, name, params, X, y):
 
 
 def keeping(folder):
-    """`fit` with checkpoints in the folder: what was fitted is not fitted again, and what was interrupted goes on."""
+    """`fit` with checkpoints in the folder: what was fitted is not fitted again, and what was interrupted goes on.
+
+    A folder is for one version of the code on one machine, and for one process that is given it at a time.
+    """
     return fit if folder is None else partial(_fit_in, Path(folder))

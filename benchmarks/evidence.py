@@ -10,7 +10,8 @@ of cifar10 with the epochs and of neu with the side of the images in the name.
 --only cifar10 | neu | digits    some of the tables
 --rows ROW ...   some of the classifiers, by their names in OPTIONS; the tables then have these alone
 --jobs N         N seeds side by side, which share the processor's cores
---keep FOLDER    fits are kept there, and not repeated for the same data and parameters; empty it when the code changes
+--keep FOLDER    checkpoints: of the same data and parameters nothing is fitted twice, and what was interrupted goes on;
+                 empty it when the code or the machine changes
 """
 
 import argparse

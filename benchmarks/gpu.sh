@@ -17,8 +17,9 @@ fi
 "$python" "$here/profile_fit.py"
 "$python" "$here/speed.py"
 if [ $# -ge 3 ]; then
-    # seeds side by side: with images this small it is the host that a fit waits for
-    "$python" "$here/paper.py" --cifar10 "$2" --svhn "$3" --about-svhn "${4:-}" --long --epochs 100 --jobs 3
-    "$python" "$here/evidence.py" --cifar10 "$2" --only cifar10 --jobs 2
+    # fits side by side, since one alone is thought to leave a GPU idle, and kept: run again, what was cut off goes on
+    keep=$here/../.fits
+    "$python" "$here/paper.py" --cifar10 "$2" --svhn "$3" --about-svhn "${4:-}" --long --epochs 100 --jobs 3 --keep "$keep"
+    "$python" "$here/evidence.py" --cifar10 "$2" --only cifar10 --jobs 2 --keep "$keep"
 fi
 "$python" -m pytest "$here/../tests/test_cuda.py"  # last: a failure must not keep the measurements from being made

@@ -12,7 +12,7 @@ of CIFAR-10, the official folder of SVHN. Writes benchmarks/results/paper-PART.m
 --validate            hold out and score the last 5,000 training images instead, and write nothing: for choices
 --jobs 2              two fits side by side
 --keep FOLDER         checkpoints: of the same data and parameters nothing is fitted twice, and what was interrupted
-                      goes on; empty it when code changes
+                      goes on; empty it when the code or the machine changes
 """
 
 import argparse
@@ -41,7 +41,7 @@ MODELS = {
 }
 AUGMENT = {"cifar10": "shift+flip", "svhn": "shift"}
 PLAIN = {"mosaic": 0, "sparsity": 0.0, "polarity": "bright"}  # no option that the paper does not have
-LONG = {"lr": 0.1, "weight_decay": 5e-4}  # as wide ResNets are trained; the defaults were chosen for short schedules
+LONG = {"lr": 0.1, "weight_decay": 5e-4}  # those of wide ResNets; the defaults were chosen for short schedules
 WAYS = {"itself": "イ", "absolute": "ロ", "mixed with image": "ハ", "times image": "ニ"}
 
 
@@ -51,7 +51,7 @@ class Bench:
     def __init__(self, args):
         self.args = args
         self.fit = keeping(args.keep)
-        self.suffix = "-long" if args.long else ""  # of the names of results
+        self.suffix, self.schedule = ("-long", LONG) if args.long else ("", {})  # suffix: of the names of results
         self.data, self.fits = {}, {}
 
     def load(self, name):
@@ -66,9 +66,9 @@ class Bench:
         return self.data[name]
 
     def fitted(self, name, models, seeds):
-        """For each model and seed, (classifier, its accuracy, the seconds of its fit): {model: [...]}."""
+        """For each model and seed, (classifier, its accuracy, the seconds of its epochs): {model: [...]}."""
         X, y, X_test, y_test = self.load(name)
-        common = {**PLAIN, "max_epochs": self.args.epochs, "augment": AUGMENT[name], **(LONG if self.args.long else {})}
+        common = {**PLAIN, "max_epochs": self.args.epochs, "augment": AUGMENT[name], **self.schedule}
         missing = [(model, seed) for model in models for seed in seeds if (name, model, seed) not in self.fits]
         found = Parallel(n_jobs=self.args.jobs, return_as="generator")(
             delayed(self.fit)(kind, {**common, **own, "random_state": seed}, X, y)
@@ -80,8 +80,8 @@ class Bench:
             self.fits[name, model, seed] = clf, accuracy, seconds
         return {model: [self.fits[name, model, seed] for seed in seeds] for model in models}
 
-    def classifiers(self, name, *models):
-        """Those of the first seed."""
+    def of_first_seed(self, name, *models):
+        """A classifier of each model."""
         return [runs[0][0] for runs in self.fitted(name, models, self.args.seeds[:1]).values()]
 
     def accuracies(self, name, models):
@@ -97,13 +97,14 @@ class Bench:
             for model, runs in self.fitted(name, models, self.args.seeds).items()
         }
 
-    def schedule(self):
+    def about(self):
         """What the fits have in common, in words."""
-        return f"{self.args.epochs} epochs" + "".join(f", {k}={v}" for k, v in LONG.items() if self.args.long)
+        words = [f"{self.args.epochs} epochs", *(f"{name}={value}" for name, value in self.schedule.items())]
+        return ", ".join(words + [f"{self.args.jobs} fits side by side"] * (self.args.jobs != 1))
 
 
 def accuracy_table(found):
-    lines = ["| | parameters | accuracy, mean | of each seed | the paper | a fit, s |", "|---|---|---|---|---|---|"]
+    lines = ["| | parameters | accuracy, mean | of each seed | the paper | epochs, s |", "|---|---|---|---|---|---|"]
     for name, run in found.items():
         each = ", ".join(f"{100 * a:.2f}" for a in run["accuracies"])
         paper = f"{100 * PAPER[name]:.2f}" if PAPER[name] else ""
@@ -115,13 +116,13 @@ def accuracy_table(found):
 def accuracy(bench):
     """Tables 6 and 7, and section 4.3."""
     found = bench.accuracies("cifar10", bench.args.models)
-    text = f"CIFAR-10, shifts and flips, {bench.schedule()}. Percent of the test images."
+    text = f"CIFAR-10, shifts and flips, {bench.about()}. Percent of the test images."
     if {"GCM", "CNN"} <= found.keys():
         text += f" GCM minus CNN: {100 * (found['GCM']['mean'] - found['CNN']['mean']):+.2f}."
     if bench.args.long:
-        chosen = "Learning rate and weight decay are those usual for wide ResNets, and were tuned for neither."
+        chosen = "Learning rate and weight decay are those usual for wide ResNets, and were tuned for no model here."
     else:
-        chosen = "Learning rate and weight decay are the defaults, chosen for GCM at 5 epochs and not for the CNN."
+        chosen = "Learning rate and weight decay are the defaults, chosen for GCM at 5 epochs and for no other model."
     return [f"{text} {chosen}", "", *accuracy_table(found)], found
 
 
@@ -129,7 +130,7 @@ def svhn(bench):
     """SVHN."""
     found = {"GCM, SVHN": bench.accuracies("svhn", ["GCM"])["GCM"]}
     n, m = (len(bench.load("svhn")[i]) for i in (0, 2))
-    text = f"SVHN, shifts, {bench.schedule()}, {n:,} digits, percent of {m:,} digits held out."
+    text = f"SVHN, shifts, {bench.about()}, {n:,} digits, percent of {m:,} digits held out."
     return [f"{text} {bench.args.about_svhn}".rstrip(), "", *accuracy_table(found)], found
 
 
@@ -197,7 +198,7 @@ def sums(maps, images):
 
 def decline(bench):
     """Table 8: how much accuracy is lost when the sums of maps decide."""
-    gcm, cnn = bench.classifiers("cifar10", "GCM", "CNN")
+    gcm, cnn = bench.of_first_seed("cifar10", "GCM", "CNN")
     _, _, X, y = bench.load("cifar10")
     X, y = X[: bench.args.images], np.searchsorted(gcm.classes_, y[: bench.args.images])
     methods, found = Methods(gcm, cnn), {}
@@ -216,7 +217,7 @@ def decline(bench):
         for name, ways in found.items()
     }
     lines = [
-        f"CIFAR-10, {len(X):,} test images, seed {bench.args.seeds[0]}, {bench.schedule()}. (A − B) / A: A is "
+        f"CIFAR-10, {len(X):,} test images, seed {bench.args.seeds[0]}, {bench.about()}. (A − B) / A: A is "
         "the accuracy of the scores, B that of the class whose map has the largest sum. The other methods are Captum's "
         "(CAM ours) on the CNN. GCM's (イ) is its weight map; its (ニ) is 0 by construction, since that sum is its "
         "score. What each way does to a map is our reading of the paper's short names.",
@@ -280,7 +281,7 @@ def comparison(gcm, cnn, X, y):
 
 def figures(bench):
     """Figures 6 to 10, on our images."""
-    gcm, clipped, cnn = bench.classifiers("cifar10", *MODELS)
+    gcm, clipped, cnn = bench.of_first_seed("cifar10", *MODELS)
     _, _, X, y = bench.load("cifar10")
     X, y = X[:2000], y[:2000]
     right = gcm.predict(X) == y
@@ -299,7 +300,7 @@ def figures(bench):
         "",
     ]
     if bench.args.svhn is not None:
-        [digits] = bench.classifiers("svhn", "GCM")
+        [digits] = bench.of_first_seed("svhn", "GCM")
         _, _, X_digits, y_digits = bench.load("svhn")
         some = one_of_each(y_digits, np.arange(len(y_digits)) < 500)[:5]
         display = draw(digits, X_digits[some], y_digits[some], classes="top-2")
@@ -336,12 +337,16 @@ def main():
         parser.error("--validate writes nothing: say --only and leave out figures")
     bench = Bench(args)
     given = [("--" + name, Path(path).name) for name in ("cifar10", "svhn") if (path := getattr(args, name))]
-    about = {"machine": machine(), "versions": versions("scikit-learn", "skorch", "captum")}
-    head = {**about, "epochs": args.epochs, "seeds": args.seeds}
+    head = {
+        "machine": machine(),
+        "versions": versions("scikit-learn", "skorch", "captum"),
+        "epochs": args.epochs,
+        "seeds": args.seeds,
+    }
     for part in args.only:
         command = ["python", "benchmarks/paper.py", *chain(*given), "--only", part, "--seeds", *map(str, args.seeds)]
         command += ["--epochs", str(args.epochs), *["--long"] * args.long]
-        if args.jobs > 1:
+        if args.jobs != 1:
             command += ["--jobs", str(args.jobs)]
         if part == "accuracy" and args.models != list(MODELS):
             command += ["--models", *args.models]
@@ -351,7 +356,7 @@ def main():
             command += ["--about-svhn", args.about_svhn]
         head["command"] = shlex.join(command)
         lines, found = PARTS[part](bench)
-        lines = [f"# The paper's experiments: {part}", "", origin(head), "", *lines]
+        lines = [f"# The paper's experiments: {part}{bench.suffix}", "", origin(head), "", *lines]
         print("\n".join(lines))
         if not args.validate:
             write(f"paper-{part}{bench.suffix}", lines, {**head, "found": found})
