@@ -71,8 +71,8 @@ class Bench:
         common = {**PLAIN, "max_epochs": self.args.epochs, "augment": AUGMENT[name], **self.schedule}
         missing = [(model, seed) for model in models for seed in seeds if (name, model, seed) not in self.fits]
         found = Parallel(n_jobs=self.args.jobs, return_as="generator")(
-            delayed(self.fit)(kind, {**common, **own, "random_state": seed}, X, y)
-            for (kind, own), seed in ((MODELS[model], seed) for model, seed in missing)
+            delayed(self.fit)(MODELS[model][0], {**common, **MODELS[model][1], "random_state": seed}, X, y)
+            for model, seed in missing
         )
         for (model, seed), (clf, seconds) in zip(missing, found, strict=True):
             accuracy = clf.score(X_test, y_test)
@@ -232,10 +232,11 @@ def decline(bench):
 # ---- figures ---------------------------------------------------------------------------------------------------------
 
 
-def save(figure, name):
+def save(bench, figure, number):
+    name = f"paper-figure-{number}{bench.suffix}.png"
     RESULTS.mkdir(exist_ok=True)
-    figure.savefig(RESULTS / f"paper-figure-{name}.png", dpi=70)
-    return f"![Figure {name}](paper-figure-{name}.png)"
+    figure.savefig(RESULTS / name, dpi=70)
+    return f"![Figure {number}]({name})"
 
 
 def one_of_each(y, chosen):
@@ -292,10 +293,10 @@ def figures(bench):
         "raises the score of the class, blue lowers it; in figures 6 to 9 true classes are framed. "
         "The paper's own figures were not at hand: their subjects, and the columns of figure 10, are our choice.",
         "",
-        save(draw(gcm, X[rows], y[rows], classes="top-2").figure_, f"6{bench.suffix}"),
+        save(bench, draw(gcm, X[rows], y[rows], classes="top-2").figure_, 6),
         "Contributions to the two best classes. CIFAR-10, GCM.",
         "",
-        save(draw(clipped, X[rows], y[rows], classes="top-2").figure_, f"7{bench.suffix}"),
+        save(bench, draw(clipped, X[rows], y[rows], classes="top-2").figure_, 7),
         "The same images by the clipped variant, whose weights are never negative.",
         "",
     ]
@@ -304,12 +305,12 @@ def figures(bench):
         _, _, X_digits, y_digits = bench.load("svhn")
         some = one_of_each(y_digits, np.arange(len(y_digits)) < 500)[:5]
         display = draw(digits, X_digits[some], y_digits[some], classes="top-2")
-        lines += [save(display.figure_, f"8{bench.suffix}"), "SVHN.", ""]
+        lines += [save(bench, display.figure_, 8), "SVHN.", ""]
     lines += [
-        save(draw(gcm, X[wrong], y[wrong], classes="top-2").figure_, f"9{bench.suffix}"),
+        save(bench, draw(gcm, X[wrong], y[wrong], classes="top-2").figure_, 9),
         "Images that are named wrongly.",
         "",
-        save(comparison(gcm, cnn, X[rows], y[rows]), f"10{bench.suffix}"),
+        save(bench, comparison(gcm, cnn, X[rows], y[rows]), 10),
         "The true class by each method. Each map has its own scale, white is 0.",
     ]
     return lines, {"seed": bench.args.seeds[0], "images": rows.tolist(), "wrong": wrong.tolist()}
