@@ -8,7 +8,7 @@ of CIFAR-10, the official folder of SVHN. Writes benchmarks/results/paper-PART.m
 
 --only accuracy | svhn | decline | figures    some parts; decline and figures use the fits of the first seed
 --models GCM CNN      some rows of the accuracy
---long --epochs 100   with the learning rate and weight decay of long schedules; results are named paper-PART-long
+--long --epochs 100   with the learning rate and weight decay of long schedules; results are named paper-PART-100
 --validate            hold out and score the last 5,000 training images instead, and write nothing: for choices
 --jobs 2              two fits side by side
 --keep FOLDER         checkpoints: of the same data and parameters nothing is fitted twice, and what was interrupted
@@ -51,7 +51,7 @@ class Bench:
     def __init__(self, args):
         self.args = args
         self.fit = keeping(args.keep)
-        self.suffix, self.schedule = ("-long", LONG) if args.long else ("", {})  # suffix: of the names of results
+        self.suffix, self.schedule = (f"-{args.epochs}", LONG) if args.long else ("", {})  # suffix: of results' names
         self.data, self.fits = {}, {}
 
     def load(self, name):
