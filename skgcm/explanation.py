@@ -71,6 +71,8 @@ class Explanation:
         The weight maps on 1 - image, of a classifier with ``polarity="both"``.
     cwm_dark_mean : array-like of shape (n, R, C), default=None
         Their mean over all N classes. None: the mean of `cwm_dark`.
+    against : "mean" or label, default=None
+        What maps and scores are differences to, of :meth:`versus`. None: they are no differences.
 
     Attributes
     ----------
@@ -81,6 +83,7 @@ class Explanation:
     cwm_mean : ndarray of shape (n, R, C), float32
     cwm_dark : ndarray of shape (n, k, R, C), float32, or None
     cwm_dark_mean : ndarray of shape (n, R, C), float32, or None
+    against : "mean", label or None
 
     Raises
     ------
@@ -117,12 +120,13 @@ class Explanation:
     array([[0.5, 1.5]], dtype=float32)
     """
 
-    def __init__(self, images, cwm, scores, classes, cwm_mean=None, cwm_dark=None, cwm_dark_mean=None):
+    def __init__(self, images, cwm, scores, classes, cwm_mean=None, cwm_dark=None, cwm_dark_mean=None, *, against=None):
         self.images = np.asarray(images, dtype=np.float32)
         self.scores = np.asarray(scores, dtype=np.float32)
         self.classes = np.asarray(classes)
         self.cwm, self.cwm_mean = _maps(cwm, cwm_mean)
         self.cwm_dark, self.cwm_dark_mean = _maps(cwm_dark, cwm_dark_mean)
+        self.against = against
         names = ("cwm", "cwm_mean", "cwm_dark", "cwm_dark_mean")
         maps = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         _check_shapes(self.images, self.scores, self.classes, maps)
@@ -155,17 +159,71 @@ class Explanation:
         """Contributions that lower the score: `ccm` where it is negative, else 0. Computed each time."""
         return np.minimum(self.ccm, 0)
 
-    def contrast(self, against="mean"):
-        """Why this class and not another: differences of contribution maps.
+    def versus(self, against="mean"):
+        """Why these classes rather than another: the same evidence, less that for the other class.
 
         Adding the same map to all classes changes no probability, so that a map alone can show what does not matter.
-        In a contrast it cancels, and only what tells the classes apart is left.
+        Held against another class it cancels, and only what tells the classes apart is left.
 
         Parameters
         ----------
         against : "mean" or label, default="mean"
-            "mean": the mean map of all N classes, also where a label has that name. A label: the map of that class,
-            which must be among `classes` for every image.
+            "mean": the mean of all N classes, also where a label has that name. A label: that class, which must be
+            among `classes` for every image.
+
+        Returns
+        -------
+        Explanation
+            Of the same images and classes. Its maps, contributions, region scores and pictures are differences, and
+            average to what its `scores` are: those of the classes less that of the other, or less their mean.
+
+        Raises
+        ------
+        ValueError
+            If the label was not asked for in some image.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from skgcm.explanation import Explanation
+        >>> images, cwm = np.ones((1, 1, 2, 1)), np.array([[[[4.0, 1.0]], [[4.0, 3.0]]]])
+        >>> evidence = Explanation(images, cwm, scores=[[2.5, 3.5]], classes=[["cat", "dog"]])
+        >>> rather = evidence.versus("cat")
+        >>> rather.scores[0, 1], rather.ccm[0, 1, 0, :, 0]  # the left pixel speaks as much for a cat
+        (np.float32(1.0), array([0., 2.], dtype=float32))
+        """
+        maps, means = (self.cwm, self.cwm_dark), (self.cwm_mean, self.cwm_dark_mean)
+        if isinstance(against, str) and against == "mean":
+            others = means
+            grey = self.images.mean(axis=-1)
+            score = _contributions(grey, *(None if m is None else m[:, None] for m in means)).mean(axis=(2, 3))
+        else:
+            found = np.zeros_like(self.classes, dtype=bool)
+            with suppress(TypeError, ValueError):  # what NumPy cannot compare with labels is none
+                flag = isinstance(against, bool | np.bool_) and self.classes.dtype.kind != "b"  # True == 1
+                if np.ndim(against) == 0 and not flag:
+                    found |= self.classes == against
+            if not found.any(axis=1).all():
+                raise ValueError(
+                    f"against={against!r} is not among the classes explained of every image. Expected 'mean' or one "
+                    "label that is: ask for it in explain(X, classes=[...]), or for classes='all'."
+                )
+            position = np.arange(len(self)), found.argmax(axis=1)
+            others = [None if m is None else m[position] for m in maps]
+            score = self.scores[position][:, None]
+        cwm, cwm_dark = (None if m is None else m - o[:, None] for m, o in zip(maps, others, strict=True))
+        cwm_mean, cwm_dark_mean = (None if m is None else m - o for m, o in zip(means, others, strict=True))
+        return type(self)(
+            self.images, cwm, self.scores - score, self.classes, cwm_mean, cwm_dark, cwm_dark_mean, against=against
+        )
+
+    def contrast(self, against="mean"):
+        """The contributions of :meth:`versus`.
+
+        Parameters
+        ----------
+        against : "mean" or label, default="mean"
+            As there.
 
         Returns
         -------
@@ -178,23 +236,7 @@ class Explanation:
         ValueError
             If the label was not asked for in some image.
         """
-        others = self.cwm_mean, self.cwm_dark_mean
-        if not (isinstance(against, str) and against == "mean"):
-            found = np.zeros_like(self.classes, dtype=bool)
-            with suppress(TypeError, ValueError):  # what NumPy cannot compare with labels is none
-                flag = isinstance(against, bool | np.bool_) and self.classes.dtype.kind != "b"  # True == 1
-                if np.ndim(against) == 0 and not flag:
-                    found |= self.classes == against
-            if not found.any(axis=1).all():
-                raise ValueError(
-                    f"against={against!r} is not among the classes explained of every image. Expected 'mean' or one "
-                    "label that is: ask for it in explain(X, classes=[...]), or for classes='all'."
-                )
-            position = np.arange(len(self)), found.argmax(axis=1)
-            others = [None if maps is None else maps[position] for maps in (self.cwm, self.cwm_dark)]
-        own = self.cwm, self.cwm_dark
-        maps = [None if m is None else m - other[:, None] for m, other in zip(own, others, strict=True)]
-        return _contributions(self.images, *maps)
+        return self.versus(against).ccm
 
     def region_scores(self, regions):
         """The part of each score that a region contributes.
@@ -248,13 +290,14 @@ class Explanation:
                 )
         maps = (self.cwm_mean, self.cwm_dark, self.cwm_dark_mean)
         arrays = (self.images, self.cwm, self.scores, self.classes, *maps)
-        return type(self)(*(None if array is None else array[index] for array in arrays))
+        return type(self)(*(None if array is None else array[index] for array in arrays), against=self.against)
 
     def __repr__(self):
         n, k = self.classes.shape
         size = "x".join(map(str, self.images.shape[1:]))
         images, classes = "image" if n == 1 else "images", "class" if k == 1 else "classes"
-        return f"<{type(self).__name__} of {n} {images}, {size} (rows x columns x channels), {k} {classes} each>"
+        less = "" if self.against is None else f" versus {self.against!r}"
+        return f"<{type(self).__name__} of {n} {images}, {size} (rows x columns x channels), {k} {classes} each{less}>"
 
     def plot(self, *, y=None, kind="contribution", ax=None):
         """Draw each image beside the positive and the negative evidence for its classes.

@@ -64,6 +64,20 @@ def test_positive_above_negative_together_the_contributions():
         assert display.axes_[i, 0, j].get_position().y0 > display.axes_[i, 1, j].get_position().y1
 
 
+@pytest.mark.parametrize("against", ["dog", "mean"])
+def test_evidence_versus_a_class_says_so(against):
+    evidence = make(factor=99).versus(against)
+    display = evidence.plot()
+    for i, j in np.ndindex(2, 3):
+        upper, lower = display.axes_[i, :, j]
+        np.testing.assert_allclose(picture(upper) + picture(lower), evidence.pixel_contributions[i, j], rtol=1e-6)
+        assert " ".join(upper.get_title().split()) == f"{LABELS[j]} less {against}"
+        assert lower.get_xlabel().startswith("difference ")
+    assert display.colorbar_.ax.get_ylabel() == "difference of a pixel\n(mean over pixels = difference of scores)"
+    display = evidence.plot(kind="spotlight")
+    assert display.colorbar_.ax.get_ylabel() == "size of difference\n(black: none)"
+
+
 def test_one_symmetric_scale_for_everything():
     display = make(n=3, k=4).plot()
     limits = {axes.images[0].get_clim() for axes in display.axes_.flat}

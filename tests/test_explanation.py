@@ -143,6 +143,28 @@ def test_a_contrast_averages_to_the_difference_of_the_scores():
     np.testing.assert_allclose(evidence.contrast().mean(axis=(2, 3, 4)), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("against", ["mean", "cat"])
+@pytest.mark.parametrize("dark", [False, True])
+def test_evidence_versus_a_class_is_evidence(against, dark):
+    evidence = make()
+    if dark:
+        arrays = {name: getattr(evidence, name) for name in ("images", "cwm", "classes")}
+        evidence = Explanation(**arrays, scores=np.zeros((5, 3)), cwm_dark=evidence.cwm[::-1])
+        evidence.scores = evidence.ccm.mean(axis=(2, 3, 4))
+    versus = evidence.versus(against)
+    np.testing.assert_allclose(versus.ccm.mean(axis=(2, 3, 4)), versus.scores, rtol=1e-5, atol=1e-6)
+    expected = evidence.scores - (evidence.scores.mean(1) if against == "mean" else evidence.scores[:, 0])[:, None]
+    np.testing.assert_allclose(versus.scores, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(versus.cwm_mean, versus.cwm.mean(axis=1), atol=1e-6)  # these are all classes
+    np.testing.assert_array_equal(versus.contrast("dog"), versus.versus("dog").ccm)
+    np.testing.assert_allclose(versus.contrast("dog"), evidence.contrast("dog"), atol=1e-5)
+    left, right = versus.region_scores((0, 0, 2, 4)), versus.region_scores((2, 0, 6, 4))
+    np.testing.assert_allclose(left + right, versus.scores, rtol=1e-5, atol=1e-6)
+    assert versus[1:3].against == against
+    assert repr(versus[1:3]).endswith(f"3 classes each versus {against!r}>")
+    assert evidence.against is None
+
+
 def test_a_contrast_does_not_see_what_all_classes_share():
     evidence = make()
     shared = np.random.default_rng(1).normal(size=(5, 1, 4, 6)).astype(np.float32)
