@@ -1,6 +1,7 @@
 """From an estimator's parameters to the skorch net that trains: device, precision, seed, optimizer, network."""
 
 import inspect
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -75,6 +76,8 @@ def build_net(params, image_format, n_classes, class_weights):
 
     Raises ValueError where `net_params` names what is a parameter of the estimator.
     """
+    # NumPy's narrow integers would overflow
+    params = {k: int(v) if isinstance(v, Integral) and not isinstance(v, bool) else v for k, v in params.items()}
     device, seed = resolve_device(params["device"]), draw_seed(params["random_state"])
     optimizer, optimizer_params = params["optimizer"], {}
     if optimizer in OPTIMIZERS:
@@ -91,7 +94,7 @@ def build_net(params, image_format, n_classes, class_weights):
     callbacks, split = list(params["callbacks"] or []), None
     if params["early_stopping"]:
         split = ValidSplit(float(params["validation_fraction"]), stratified=True, random_state=seed)
-        stop = EarlyStopping(patience=params["n_iter_no_change"], load_best=True, sink=noop)
+        stop = EarlyStopping(patience=params["n_iter_no_change"], threshold=0, load_best=True, sink=noop)
         callbacks.append(("early_stopping", stop))
     own = {
         "module": GCM,

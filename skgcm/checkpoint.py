@@ -4,6 +4,7 @@ What follows from the seed and the number of the epoch (learning rates, order of
 """
 
 import hashlib
+import reprlib
 from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -96,7 +97,7 @@ class Checkpoint:
             elif now is absent or then is absent:
                 differences.append(f"{name} is a parameter in one version of skgcm only")
             else:
-                differences.append(f"{name}={now!r} was {then!r}")
+                differences.append(f"{name}={reprlib.repr(now)} was {reprlib.repr(then)}")
         if differences:
             raise ValueError(
                 f"checkpoint={str(self.path)!r} holds another fit: {', '.join(differences)}. Fit with what it was "

@@ -13,7 +13,7 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils import gen_batches
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.class_weight import compute_class_weight
-from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
+from sklearn.utils.validation import _check_feature_names_in, _check_sample_weight, check_is_fitted
 
 from skgcm import building, images, inference, labels, onnx_export, persistence, process, ranges, validation
 from skgcm.checkpoint import Checkpoint
@@ -113,7 +113,9 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     callbacks : list of skorch callbacks, default=None
         As skorch takes them.
     net_params : dict, default=None
-        Further parameters of the skorch net, e.g. ``{"criterion__label_smoothing": 0.1}``.
+        Further parameters of the skorch net, e.g. ``{"criterion__label_smoothing": 0.1}``; ``{"compile": True}``
+        trains through torch.compile, ``{"cuda_graph": True}`` replays training steps on CUDA from a graph. Those that
+        this class has parameters for, or sets itself, are refused.
     warm_start : bool, default=False
         True: `fit` starts from the weights of the last fit.
     transform_maps : {"contributions", "weights"}, default="contributions"
@@ -325,11 +327,13 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             does for a `checkpoint` of other data or parameters.
         ModelFileError
             A ValueError, for a `checkpoint` that is damaged.
+        OSError
+            For one that cannot be read.
         FloatingPointError
             When the loss, a weight, a statistic of batch norm or, after training, a score is no longer finite; the
             estimator stays likewise.
         """
-        with process.for_training(), self._unchanged_on_error():
+        with process.default_modes(), self._unchanged_on_error():
             warm = self.warm_start and hasattr(self, "net_")
             rows, y = self._validate_training(X, y, None, first=not warm)
             saved, random_state = None, self.random_state
@@ -345,6 +349,9 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, classes=None):
         """Train one epoch more, at the constant learning rate `lr`. No `checkpoint` is read or written.
+
+        What the first call learns about images counts for all: where its brightest are not the brightest that will
+        come, say `value_range`.
 
         Parameters
         ----------
@@ -364,7 +371,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         ValueError, FloatingPointError
             As in :meth:`fit`; an estimator that was fitted before stays as it was.
         """
-        with process.for_training(), self._unchanged_on_error():
+        with process.default_modes(), self._unchanged_on_error():
             first = not hasattr(self, "net_")
             if first and classes is None and self.n_classes is None:
                 raise ValueError("classes must be passed on the first call to partial_fit, unless n_classes is given.")
@@ -480,12 +487,20 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         -------
         ndarray (n, N) float32, or (n,) where there are two classes
             With two classes, the score of ``classes_[1]`` minus the score of ``classes_[0]``.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before `fit`.
+        ValueError
+            For images of another size, values that are not finite, and those beyond ``value_range_`` by more than its
+            width. Where many lie outside, or all in a small part of it, there is a UserWarning.
         """
         scores = self._scores(X)
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
 
     def predict(self, X):
-        """Labels of highest score, (n,). X as in :meth:`decision_function`."""
+        """Labels of highest score, (n,). X and errors as in :meth:`decision_function`."""
         scores = self._scores(X)  # first: it raises where nothing is fitted
         return self.classes_[scores.argmax(axis=1)]
 
@@ -504,13 +519,20 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         Returns
         -------
         float
+
+        Raises
+        ------
+        NotFittedError, ValueError
+            As in :meth:`decision_function`, and for a `y` or `sample_weight` that does not go with X.
         """
         predicted = self.predict(X)
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(sample_weight, predicted)
         with validation.naming("y"), np.errstate(invalid="ignore"):
             return accuracy_score(y, predicted, sample_weight=sample_weight)
 
     def predict_proba(self, X):
-        """Softmax of the scores, float32 (n, N). X as in :meth:`decision_function`."""
+        """Softmax of the scores, float32 (n, N). X and errors as in :meth:`decision_function`."""
         return softmax(self._scores(X), axis=1)
 
     def predict_log_proba(self, X):
@@ -531,10 +553,16 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             The map of each class, row by row: CCM averaged over channels, so that the mean of a class's features is
             its score, or CWM with ``transform_maps="weights"``. Columns are named CLASS_ROW_COLUMN.
 
+        Raises
+        ------
+        NotFittedError, ValueError
+            As in :meth:`decision_function`.
+
         Notes
         -----
         The array takes 4 * N * R * C bytes an image: 40 KB for ten classes of 32 x 32, 2 GB for 50,000 of them. While
-        contributions are computed from weights there are two such arrays.
+        contributions are computed from weights there are two such arrays; with ``polarity="both"`` four, and two for
+        weights alone.
 
         Maps of the images that the classifier was fitted on know those images' labels: a second step trained on them
         learns too much trust in them. Fit it on other images, or on maps that are cross-fitted: each image's by a
@@ -576,7 +604,9 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             bare string is always a keyword: the label "all" is ``["all"]``.
         any_size : bool, default=False
             Accept images (n, rows, columns) or (n, rows, columns, D) larger or smaller than at fit: the network is
-            fully convolutional, so a classifier fitted on crops can show where the evidence lies in a whole frame.
+            fully convolutional, so a classifier fitted on crops can show where the evidence lies in a whole frame. The
+            scores are then means over the whole frame, in which a small object has little to say: ask for the class
+            looked for, not for the predicted one.
 
         Returns
         -------
@@ -584,6 +614,11 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             For n images and k classes: images (n, R, C, D), cwm (n, k, R, C), scores (n, k), classes (n, k); and
             cwm_mean (n, R, C), the mean map of all N classes, for contrasts. With ``polarity="both"`` also cwm_dark
             and cwm_dark_mean, likewise.
+
+        Raises
+        ------
+        NotFittedError, ValueError
+            As in :meth:`decision_function`, and for `classes` that are none.
         """
         rows, image_format, chosen = self._validate_explain(X, classes, any_size)
         return self._explain(rows, chosen, image_format)
@@ -601,6 +636,11 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         Returns
         -------
         iterator of Explanation
+
+        Raises
+        ------
+        NotFittedError, ValueError
+            As in :meth:`explain`, and for another `batch_size`; at once, not at the first batch.
         """
         if not isinstance(batch_size, Integral) or isinstance(batch_size, bool) or batch_size < 1:
             raise ValueError(f"batch_size={batch_size!r} must be an integer of at least 1.")
@@ -674,14 +714,12 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
 
     def _explain(self, rows, chosen, image_format=None):
         image_format = image_format or self.net_.image_format
-        seen, cwm, scores, index, mean = inference.evidence(self.net_.network, image_format, rows, chosen)
-        maps = dict(zip(("cwm", "cwm_dark"), cwm, strict=False))
-        means = dict(zip(("cwm_mean", "cwm_dark_mean"), mean, strict=False))
-        return Explanation(images=seen, scores=scores, classes=self.classes_[index], **maps, **means)
+        found = inference.evidence(self.net_.network, image_format, rows, chosen)
+        return Explanation(**{**found, "classes": self.classes_[found["classes"]]})
 
     def _check_fitted_shape(self, X):
         single = X.shape == self.image_shape_[:2] and X.shape[1] != self.n_features_in_
-        if X.ndim > 2 or single:  # of rows scikit-learn takes care
+        if len(X.shape) > 2 or single:  # of rows scikit-learn takes care
             first = self.net_.image_format.channels_first
             images.check_shape(X.shape, self.image_shape_, first, "this classifier was fitted on")
 

@@ -201,7 +201,8 @@ def frame_shape(shape, n_channels, channels_first):
             return found
     order = f"(n, {n_channels}, rows, columns)" if channels_first else f"(n, rows, columns, {n_channels})"
     raise ValueError(
-        f"X of shape {tuple(shape)} must have shape {order} with any_size=True. A single image is X[None]."
+        f"X of shape {tuple(shape)} must have shape {order} with any_size=True. A single image is X[None]"
+        + (", and grey images of 3 or 4 columns are X[..., None]." if n_channels == 1 else ".")
     )
 
 
@@ -226,4 +227,4 @@ def find_shape(shape, image_shape, channels_first):
 
 def flatten(X):
     """Images (n, ...) -> rows (n, number of values); other arrays are returned as they are."""
-    return X.reshape(len(X), math.prod(X.shape[1:])) if X.ndim > 2 else X
+    return X.reshape(len(X), math.prod(X.shape[1:])) if len(X.shape) > 2 else X

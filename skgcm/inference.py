@@ -56,7 +56,7 @@ def scores(network, image_format, rows):
 
 @fork_safe
 def evidence(network, image_format, rows, classes=None):
-    """Images as the network saw them, class weight maps, scores, classes, and the mean map of all classes.
+    """What an :class:`skgcm.explanation.Explanation` is made of, but for classes as positions.
 
     Parameters
     ----------
@@ -65,34 +65,27 @@ def evidence(network, image_format, rows, classes=None):
 
     Returns
     -------
-    images : float32 (n, R, C, D)
-    cwm : float32 (P, n, k, R, C)
-        The weight maps on the image and, where the polarity is both, P = 2, those on 1 minus the image.
-    scores : float32 (n, k)
-    classes : int64 (n, k)
-    mean : float32 (P, n, R, C)
+    dict of ndarray
+        images (n, R, C, D), scores (n, k), cwm (n, k, R, C), cwm_mean (n, R, C) and, where the polarity is both,
+        cwm_dark and cwm_dark_mean likewise, all float32; classes (n, k), int64.
     """
     n, (n_rows, n_columns, n_channels) = len(rows), image_format.shape
     per_image = isinstance(classes, np.ndarray)
     k = classes.shape[1] if per_image else classes or network.n_classes
-    polarities = len(network.heads)
-    floats = polarities * (k if classes is None else 10 * k)  # chosen maps are built of nine shifts
-    images = np.empty((n, n_rows, n_columns, n_channels), np.float32)
-    cwm = np.empty((polarities, n, k, n_rows, n_columns), np.float32)
-    scores = np.empty((n, k), np.float32)
-    chosen = np.empty((n, k), np.int64)
-    mean = np.empty((polarities, n, n_rows, n_columns), np.float32)
+    names = ("cwm", "cwm_dark")[: len(network.heads)]
+    floats = len(names) * (k if classes is None else 10 * k)  # chosen maps are built of nine shifts
+    shapes = {"images": (n, n_rows, n_columns, n_channels), "scores": (n, k), "classes": (n, k)}
+    for name in names:
+        shapes |= {name: (n, k, n_rows, n_columns), f"{name}_mean": (n, n_rows, n_columns)}
+    out = {name: np.empty(shape, np.int64 if name == "classes" else np.float32) for name, shape in shapes.items()}
     with prepared(network) as folded:
         for part, index in batches(folded, image_format, rows, floats):
             batch = _images(folded, image_format, rows[index])
             wanted = torch.from_numpy(classes[index]).to(batch.device) if per_image else classes
-            all_scores, batch_classes, batch_cwm, batch_mean = folded.evidence(batch, wanted)
-            for out, found in (
-                (images, batch.permute(0, 2, 3, 1)),
-                (scores, all_scores.gather(1, batch_classes)),
-                (chosen, batch_classes),
-                *zip(cwm, batch_cwm, strict=True),
-                *zip(mean, batch_mean, strict=True),
-            ):
-                torch.from_numpy(out[part]).copy_(found[: part.stop - part.start])  # PyTorch reorders faster than NumPy
-    return images, cwm, scores, chosen, mean
+            scores, chosen, cwm, mean = folded.evidence(batch, wanted)
+            found = {"images": batch.permute(0, 2, 3, 1), "scores": scores.gather(1, chosen), "classes": chosen}
+            for name, maps, average in zip(names, cwm, mean, strict=True):
+                found |= {name: maps, f"{name}_mean": average}
+            for name, array in out.items():  # PyTorch reorders faster than NumPy
+                torch.from_numpy(array[part]).copy_(found[name][: part.stop - part.start])
+    return out

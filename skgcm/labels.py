@@ -61,20 +61,17 @@ def choose(wanted, classes, n):
         raise ValueError(f"classes={wanted!r} must name as many classes for each image: {error}") from error
     if labels.dtype.kind == "b" and classes.dtype.kind != "b":
         raise ValueError(f"classes={wanted!r} is no sequence of labels; the classes are {_some(classes)}.")
-    if labels.ndim == 0:
-        labels = labels[None]
-    if labels.ndim == 1:
-        labels = np.broadcast_to(labels, (n, len(labels)))
-    if labels.ndim != 2 or len(labels) != n or labels.size == 0:
+    labels = np.atleast_1d(labels)
+    if labels.ndim > 2 or labels.size == 0 or (labels.ndim == 2 and len(labels) != n):
         raise ValueError(
             f"classes of shape {np.shape(wanted)} must be labels for every image, (k,), or image by image, ({n}, k)."
         )
     remedy = f" One label for each of {n} images is a column, ({n}, 1): y[:, None]." if np.shape(wanted) == (n,) else ""
-    _check_count(labels.shape[1], classes, remedy)
+    _check_count(labels.shape[-1], classes, remedy)
     positions = indices(labels, classes, "classes")
-    if np.ndim(wanted) == 1 and len(set(positions[0])) < positions.shape[1]:
+    if positions.ndim == 1 and len(set(positions.tolist())) < len(positions):
         raise ValueError(f"classes={wanted!r} has a label twice, and is for every image. Name each once.{remedy}")
-    return positions
+    return np.broadcast_to(positions, (n, positions.shape[-1]))
 
 
 def _check_count(k, classes, remedy=""):

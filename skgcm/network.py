@@ -119,6 +119,14 @@ class GCM(nn.Module):
     generator : torch.Generator, optional
         Source of the initial weights. Default: torch's global generator.
 
+    Attributes
+    ----------
+    n_classes : int
+    encoder, decoder : Module
+        Layers 1 to 10, and 11 to 14.
+    heads : tuple of ContributionHead
+        Layer 15 and the average: on the image and, with ``polarity="both"``, on 1 - image.
+
     Notes
     -----
     Images are (B, D, R, C), floating point in [0, 1], **not** centred: where the image is 0, nothing contributes
@@ -271,6 +279,11 @@ class GCM(nn.Module):
         Returns
         -------
         Tensor (B, k, R, C) or (B, N, R, C)
+
+        Raises
+        ------
+        ValueError
+            With ``dark=True`` where the polarity is bright.
         """
         if dark and self.dark_head is None:
             raise ValueError('dark=True, but this network has polarity="bright". Build it with polarity="both".')

@@ -11,10 +11,9 @@ from safetensors import SafetensorError
 from sklearn.utils._param_validation import validate_parameter_constraints
 from sklearn.utils.validation import check_is_fitted
 
-from skgcm import building, container, history, images, ranges, values
+from skgcm import building, container, history, images, process, ranges, values
 from skgcm.container import ModelFileError
 from skgcm.network import GCM
-from skgcm.process import fork_safe
 
 # What net_params may say: numbers for the loss and the optimizer. The rest of skorch's parameters takes names of files
 # and commands too (of the compiler of compile__options, say), which a file must not choose.
@@ -38,7 +37,8 @@ REMEDIES = {
 }
 
 
-@fork_safe
+@process.fork_safe
+@process.default_modes()
 def save(classifier, path):
     """Write a fitted classifier to a file, see :meth:`skgcm.GCMClassifier.save`."""
     check_is_fitted(classifier)
@@ -79,7 +79,8 @@ def save(classifier, path):
         raise ValueError(f"{error} Most of it is of {largest}. {REMEDIES.get(largest, 'Use joblib.')}") from error
 
 
-@fork_safe
+@process.fork_safe
+@process.default_modes()
 def load(cls, path, device=None):
     """Read a classifier of a class from a file, see :meth:`skgcm.GCMClassifier.load`."""
     validate_parameter_constraints({"device": [str, torch.device, None]}, {"device": device}, "load")
@@ -229,7 +230,7 @@ def _check_sizes(network, specs):
 def _difference(net, specs):
     """How the tensors' names, types and shapes differ from those that a net's network has; "" where they do not."""
     with torch.device("meta"):  # shapes without memory
-        state = GCM(**net.get_params_for("module")).state_dict()
+        state = GCM(**net.get_params_for("module")).float().state_dict()
     expected = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in state.items()}
     for title, names in (
         ("no tensor", sorted(expected.keys() - specs.keys())),

@@ -95,8 +95,8 @@ def fork_safe(function):
 
 
 @contextmanager
-def for_training():
-    """Context in which a fit does not depend on the modes that the thread is in: it needs gradients, and no autocast.
+def default_modes():
+    """Context, or decorator, in which tensors are made and trained as if the thread were in no mode of torch's.
 
     After a fork, where :func:`fork_safe` says why, training takes one thread: it calls what users wrote, and has to
     hear of Ctrl-C, both of which belong into the thread that called.

@@ -99,7 +99,7 @@ class GCMNet(NeuralNetClassifier):
         module = self.module(**self.get_params_for("module"), generator=generator)
         if torch.get_default_dtype() != torch.float32:
             module.float().reset_parameters(generator.manual_seed(self.seed))
-        self.module_ = module.to(memory_format=torch.channels_last)
+        self.module_ = module.eval().to(memory_format=torch.channels_last)  # each training step sets the mode itself
         return self
 
     def get_iterator(self, dataset, training=False):
@@ -164,7 +164,7 @@ class GCMNet(NeuralNetClassifier):
         return super().get_loss(y_pred, y_true, X, training).mean()
 
     def partial_fit(self, X, y=None, classes=None, **fit_params):
-        """As skorch's, but a KeyboardInterrupt that no callback asked for is raised and not taken for the end."""
+        """As skorch's, but a KeyboardInterrupt that no callback can have asked for is raised, and is not the end."""
         if not self.initialized_:
             self.initialize()
         self.notify("on_train_begin", X=X, y=y)
@@ -187,30 +187,37 @@ class GCMNet(NeuralNetClassifier):
         scheduled = self.optimizer_.param_groups if self.lr_schedule == "one-cycle" else []
         peaks = [group["lr"] for group in scheduled]
         steps = len(batches)
-        with tqdm(total=epochs * steps, initial=done * steps, unit="batch", disable=self.verbose != 1) as progress:
-            for epoch in range(done, epochs):
-                self.notify("on_epoch_begin", **datasets)
-                # an epoch's random numbers depend on the seed and its number only, not on the epochs before it
-                states = np.random.SeedSequence([self.seed, len(self.history)]).generate_state(2)
-                for generator, state in zip((self.shuffling_, self.augmenting_), states, strict=True):
-                    generator.manual_seed(int(state))
-                plan = self._plan(peaks, epoch, epochs, steps)
-                losses = {"train_loss": self._train_epoch(batches, scheduled, plan, progress)}
-                if held_out is not None:
-                    losses["valid_loss"] = self._validate(held_out)
-                self._record(losses)
-                progress.set_postfix({name: f"{loss:.3f}" for name, loss in losses.items()})
-                stopped = self._stopped(datasets)
-                if checkpoint is not None:
-                    checkpoint.save(self, finished=stopped or epoch + 1 == epochs)
-                if stopped:
-                    break
-        for group, peak in zip(scheduled, peaks, strict=True):
+        try:
+            with tqdm(total=epochs * steps, initial=done * steps, unit="batch", disable=self.verbose != 1) as progress:
+                for epoch in range(done, epochs):
+                    self.notify("on_epoch_begin", **datasets)
+                    # an epoch's random numbers depend on the seed and its number only, not on the epochs before it
+                    states = np.random.SeedSequence([self.seed, len(self.history)]).generate_state(2)
+                    for generator, state in zip((self.shuffling_, self.augmenting_), states, strict=True):
+                        generator.manual_seed(int(state))
+                    plan = self._plan(peaks, epoch, epochs, steps)
+                    losses = {"train_loss": self._train_epoch(batches, scheduled, plan, progress)}
+                    if held_out is not None:
+                        losses["valid_loss"] = self._validate(held_out)
+                    self._record(losses)
+                    progress.set_postfix({name: f"{loss:.3f}" for name, loss in losses.items()})
+                    stopped = self._stopped(datasets)
+                    if checkpoint is not None:
+                        checkpoint.save(self, finished=stopped or epoch + 1 == epochs)
+                    if stopped:
+                        break
+        finally:
+            self._leave(zip(scheduled, peaks, strict=True))
+        return self
+
+    def _leave(self, peaks):
+        """Take back what only training needs: mode, learning rates, graphs."""
+        self._set_training(False)
+        for group, peak in peaks:
             group["lr"] = peak
         replayed, self.step_ = bool(self.step_.captured), None
         if replayed:
             gc.collect()  # graphs lie in cycles of references, and their memory serves nobody else
-        return self
 
     def _stopped(self, datasets):
         """Tell the callbacks that an epoch has ended; whether one of them ends training."""
@@ -232,7 +239,7 @@ class GCMNet(NeuralNetClassifier):
             number, plain = divmod((len(self.history) - 1) * steps + step, mosaics.EVERY)
             grid, looks_again = 1, False
             if self.mosaic and plain == mosaics.EVERY - 1:
-                sides = int(self.mosaic) - 1  # narrow NumPy integers would overflow
+                sides = self.mosaic - 1
                 turn, place = divmod(number, sides)
                 grid = 2 + place
                 looks_again = progress >= second_look.FROM and second_look.is_due(turn, place, sides, self.second_look)

@@ -228,6 +228,13 @@ def test_other_parameters_are_named(name, finished):
     assert finished.read_bytes() == content
 
 
+def test_of_a_long_parameter_the_error_has_the_beginning(finished):
+    clf = GCMClassifier(**TINY, class_weight=dict.fromkeys(range(9000), 1), checkpoint=finished)
+    with pytest.raises(ValueError, match=r"class_weight=\[\[0, 1\], \[1, 1\], .*\.\.\.\] was None") as caught:
+        clf.fit(*draw())
+    assert len(str(caught.value)) < 500
+
+
 def _changed(X):
     X = X.copy()
     X[-1, -1, -1] += 1
@@ -456,12 +463,14 @@ def test_a_process_killed_within_a_write_goes_on_from_the_epoch_before(path):
     environment["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # another number rounds otherwise
     child = subprocess.Popen([sys.executable, "-c", CHILD, str(path)], env=environment)
     start = time.monotonic()
-    while not (path.exists() and list(path.parent.glob(".*.tmp"))):
-        assert child.poll() is None
-        assert time.monotonic() - start < 60
-        time.sleep(0.001)
-    child.kill()
-    child.wait()
+    try:
+        while not (path.exists() and list(path.parent.glob(".*.tmp"))):
+            assert child.poll() is None
+            assert time.monotonic() - start < 60
+            time.sleep(0.001)
+    finally:
+        child.kill()
+        child.wait()
     assert len(list(path.parent.iterdir())) == 2
     assert container.read(path, "checkpoint")[0]["history/epoch"].tolist() == [1]
     assert_same(GCMClassifier(**TINY, checkpoint=path).fit(*draw()), GCMClassifier(**TINY).fit(*draw()))

@@ -143,6 +143,17 @@ def _memmap(X, tmp_path):
     return np.memmap(tmp_path / "X", dtype=X.dtype, mode="r", shape=X.shape)
 
 
+class _Table:
+    """What data frames that are not pandas' have in common: no number of axes, for instance."""
+
+    def __init__(self, rows):
+        self.rows, self.shape = rows, rows.shape
+        self.columns = [f"pixel{i}" for i in range(rows.shape[1])]
+
+    def __array__(self, dtype=None, copy=None):
+        return self.rows.astype(dtype or self.rows.dtype)
+
+
 LAYOUTS = {
     "float32": ({}, lambda X, _: X.astype(np.float32) / 255),
     "float64": ({}, lambda X, _: X / 255),
@@ -155,6 +166,7 @@ LAYOUTS = {
     "list": ({"value_range": (0, 255)}, lambda X, _: X.tolist()),
     "tensor": ({}, lambda X, _: torch.from_numpy(X)),
     "frame": ({"image_shape": (10, 12, 3)}, lambda X, _: pd.DataFrame(X.reshape(len(X), -1)).add_prefix("pixel")),
+    "other-frame": ({"image_shape": (10, 12, 3)}, lambda X, _: _Table(X.reshape(len(X), -1))),
 }
 
 
@@ -303,6 +315,54 @@ def test_class_weight_moves_the_decision():
     assert shares[0] > shares[1] + 0.1
     with pytest.raises(ValueError, match="class_weight has the label 7"):
         GCMClassifier(**SMALL, class_weight={7: 1}).fit(X, y)
+
+
+def test_balanced_is_inverse_to_the_frequency(colour):
+    X, y = colour[0], np.repeat([0, 1, 2], [60, 24, 12])
+    one, two, plain = (
+        GCMClassifier(**SMALL, class_weight=weight).fit(X, y).decision_function(X)
+        for weight in ("balanced", {0: 96 / 180, 1: 96 / 72, 2: 96 / 36}, None)
+    )
+    np.testing.assert_array_equal(one, two)
+    assert not np.allclose(one, plain)
+
+
+def test_narrow_integers_are_integers(colour):
+    X, y = np.concatenate([colour[0]] * 3), np.tile(colour[1], 3)
+    wide = {"encoder_width": 64, "batch_size": 64, "max_epochs": 1, "mosaic": 2}
+    narrow = {name: np.uint8(value) for name, value in wide.items()}
+    one, other = (GCMClassifier(**{**SMALL, **params}).fit(X, y).decision_function(X) for params in (wide, narrow))
+    np.testing.assert_array_equal(one, other)
+
+
+def test_scores_weigh_images_and_name_what_is_wrong(clf, colour):
+    X, y = colour
+    found, weight = clf.predict(X), np.arange(len(X))
+    y = np.where(weight % 5, found, (found + 1) % 3)
+    assert clf.score(X, y, sample_weight=weight) == pytest.approx(1 - weight[::5].sum() / weight.sum())
+    with pytest.raises(ValueError, match=r"^Input sample_weight contains NaN"):
+        clf.score(X, y, sample_weight=np.where(weight, weight, np.nan))
+    with pytest.raises(ValueError, match=r"^y: "):
+        clf.score(X, y[:-1])
+
+
+def test_probabilities_too_small_for_float32_have_logarithms(colour):
+    X, y = colour
+    clf = GCMClassifier(**SMALL).fit(X, y)
+    with torch.no_grad():
+        clf.net_.network.head.weight *= 1e4
+    assert (clf.predict_proba(X) == 0).any()
+    assert np.isfinite(clf.predict_log_proba(X)).all()
+
+
+def test_the_network_of_a_fitted_classifier_is_in_evaluation(colour):
+    X, y = colour
+    for clf in (GCMClassifier(**SMALL).fit(X, y), GCMClassifier(**SMALL, early_stopping=True).fit(X, y)):
+        expected = clf.decision_function(X)
+        with torch.no_grad():
+            images = torch.from_numpy(X / np.float32(255)).permute(0, 3, 1, 2)
+            same(clf.net_.network(images).numpy(), expected)
+        np.testing.assert_array_equal(clf.decision_function(X), expected)
 
 
 def test_augment_changes_training_only(colour):
@@ -605,8 +665,9 @@ def test_a_single_grey_image_is_told_from_rows():
     clf = GCMClassifier(**SMALL).fit(X, y)
     with pytest.raises(ValueError, match=r"X\[None\]"):
         clf.predict(X[0, ..., 0])
-    with pytest.raises(ValueError, match=r"X\[None\]"):
+    with pytest.raises(ValueError, match=r"X\[None\], and grey images of 3 or 4 columns are X\[..., None\]"):
         clf.explain(np.zeros((40, 50, 3), np.uint8), any_size=True)
+    assert clf.explain(np.zeros((40, 50, 3, 1), np.uint8), any_size=True).cwm.shape == (40, 1, 50, 3)
 
 
 def test_unknown_label_to_explain_is_named(clf, colour):

@@ -83,6 +83,18 @@ def test_archives_that_are_none(cifar10, how):
         load_cifar10(path)
 
 
+def test_an_archive_that_may_not_be_read_is_no_other_archive(cifar10, monkeypatch):
+    def refused(*args, **kwargs):
+        raise PermissionError
+
+    path = cifar10[0] / "cifar-10-python.tar.gz"
+    monkeypatch.setattr(_official.tarfile, "open", refused)
+    monkeypatch.setattr(_official.np, "load", refused)
+    for load in (load_cifar10, load_npz):
+        with pytest.raises(PermissionError):
+            load(path)
+
+
 def test_svhn(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     sets = []

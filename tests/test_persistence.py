@@ -199,6 +199,19 @@ def test_training_goes_on_after_loading(images, clf, path):
     assert len(loaded.history_) == 5
 
 
+def test_partial_fit_keeps_its_momentum_and_a_loaded_classifier_has_none(images, path):
+    clf = GCMClassifier(**SMALL).partial_fit(*images, classes=WORDS)
+    loaded = again(clf, path)
+    assert not loaded.net_.network.training
+    one, other = (each.partial_fit(*images).decision_function(images[0]) for each in (clf, loaded))
+    assert not np.array_equal(one, other)
+    for each in (clf, loaded):  # and when both have none, they are the same
+        each.net_.optimizer_.state.clear()
+    loaded.net_.network.load_state_dict(clf.net_.network.state_dict())
+    one, other = (each.partial_fit(*images).decision_function(images[0]) for each in (clf, loaded))
+    np.testing.assert_array_equal(one, other)
+
+
 def test_a_loaded_classifier_can_be_pickled(images, clf, path, tmp_path):
     loaded = again(clf, path)
     check_same(clf, pickle.loads(pickle.dumps(loaded)), images[0])

@@ -104,10 +104,10 @@ def test_fits_and_predictions_side_by_side_do_not_meet(clf, images, two_threads)
 
 def test_a_new_thread_takes_as_many_workers_as_was_said_last(clf, images, two_threads):
     seen = []
-    thread = threading.Thread(target=lambda: seen.append((torch.get_num_threads(), clf.predict(images[0]))))
+    thread = threading.Thread(target=lambda: seen.append((clf.predict(images[0]), torch.get_num_threads())))
     thread.start()
     thread.join()
-    assert seen[0][0] == torch.get_num_threads() == 2
+    assert seen[0][1] == torch.get_num_threads() == 2
 
 
 # ---- flags and modes are as the user left them -------------------------------------------------------------------
@@ -157,7 +157,7 @@ MODES = {
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_mode_of_torch_changes_nothing_and_is_not_changed(images, mode):
+def test_a_mode_of_torch_changes_nothing_and_is_not_changed(images, mode, tmp_path):
     X, y = images[0][:, :8, :8], images[1]  # so small that the number of threads does not matter to the bit
     clf = GCMClassifier(**EVERYTHING).fit(X, y)
     expected = answers(clf, X)
@@ -169,7 +169,12 @@ def test_a_mode_of_torch_changes_nothing_and_is_not_changed(images, mode):
         assert settings() == before
         GCMClassifier(3, **EVERYTHING).partial_fit(X, y).partial_fit(X, y)
         assert settings() == before
+        clf.save(tmp_path / "model.gcm")
+        loaded = GCMClassifier.load(tmp_path / "model.gcm")
+        assert settings() == before
     assert_identical(again, expected)
+    assert_identical(answers(loaded, X), expected)
+    loaded.partial_fit(X, y)  # is not bound to the mode it was loaded in
     if mode != "two threads":  # sums over a batch are made of two parts there
         assert_identical(answers(same, X), expected)
 

@@ -49,7 +49,6 @@ def test_grid_search_over_two_processes(digits):
     X, y = digits
     search = GridSearchCV(GCMClassifier(**SMALL, random_state=0), {"decoder_width": [2, 8]}, cv=2, n_jobs=2)
     search.fit(X[:400], y[:400])
-    assert search.best_params_["decoder_width"] in (2, 8)
     assert search.best_score_ > 0.5
 
 

@@ -64,6 +64,8 @@ def _cifar10_files(path):
         with tarfile.open(path) as archive:
             for name in CIFAR10:
                 yield name, archive.extractfile(f"{CIFAR10_FOLDER}/{name}").read()
+    except PermissionError:
+        raise
     except (tarfile.TarError, EOFError, KeyError, AttributeError, OSError, zlib.error) as error:
         raise ValueError(
             f"path={str(path)!r} is neither a folder nor the archive {CIFAR10_ARCHIVE} ({error}). {CIFAR10_SOURCE}"
@@ -186,6 +188,8 @@ def load_npz(path):
             missing = [name for name in NAMES if name not in arrays]
             if not missing:
                 return tuple(arrays[name] for name in NAMES)
+    except PermissionError:
+        raise
     except (OSError, ValueError, AttributeError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"path={str(path)!r} cannot be read ({error}). {expected}") from error
     raise ValueError(f"path={str(path)!r} has no {', '.join(missing)}. {expected}")

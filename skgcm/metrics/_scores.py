@@ -41,6 +41,11 @@ def additivity_error(maps, scores):
     float
         0 or more; of GCM about 1e-7, the rounding of float32. NaN where all scores are 0.
 
+    Raises
+    ------
+    ValueError
+        If shapes do not agree.
+
     Examples
     --------
     >>> from skgcm.metrics import additivity_error
