@@ -1,0 +1,73 @@
+"""The scripts in examples/ and the README's code run as they stand, but for fewer epochs."""
+
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from skgcm import GCMClassifier
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _one_epoch_in_an_empty_folder(tmp_path, monkeypatch):
+    fit = GCMClassifier.fit
+    monkeypatch.setattr(GCMClassifier, "fit", lambda self, X, y: fit(self.set_params(max_epochs=1, verbose=0), X, y))
+    monkeypatch.chdir(tmp_path)
+
+
+def save_images(folder, n, seed):
+    """n images of 70 x 64 pixels, grey but in three channels, as many cameras write them."""
+    folder.mkdir(parents=True)
+    for i, pixels in enumerate(np.random.default_rng(seed).integers(0, 256, (n, 70, 64, 1), dtype=np.uint8)):
+        Image.fromarray(pixels.repeat(3, axis=2)).save(folder / f"{i}.png")
+
+
+def run(name, monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
+
+
+def test_digits(tmp_path, monkeypatch, capsys):
+    run("plot_digits.py", monkeypatch)
+    assert "test accuracy: 0." in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["digits.png"]
+
+
+@pytest.mark.parametrize("folder", [False, True], ids=["drawn", "folder"])
+def test_inspection(tmp_path, monkeypatch, capsys, folder):
+    if folder:
+        for seed, name in enumerate(("good", "scratched")):
+            save_images(tmp_path / "parts" / name, 24, seed)
+    run("plot_inspection.py", monkeypatch, *["parts"] * folder)
+    lines = capsys.readouterr().out.splitlines()
+    named = r"parts/(good|scratched)/\d+\.png" if folder else r"sheet \d+"
+    assert sum(bool(re.match(rf"  .*{named}: \w+ before \w+ by \d", line)) for line in lines) == 3
+    assert any(re.match(rf".*{named}: -?\d+% of what speaks for \w+ rather than \w+ lies", line) for line in lines)
+    assert {path.name for path in tmp_path.iterdir()} - {"parts"} == {"inspection.png", "inspection.gcm"}
+
+
+def test_deployment(monkeypatch, capfd):
+    pytest.importorskip("onnxruntime")
+    run("deploy_onnx.py", monkeypatch)
+    assert capfd.readouterr().out.count("test accuracy: 0.") == 2
+
+
+def test_the_code_in_the_readme(tmp_path):
+    pytest.importorskip("onnxruntime")
+    for seed, name in enumerate(("parts/good", "parts/scratched", "new/unknown")):
+        save_images(tmp_path / name, 24, seed)
+    names = {}
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), names)
+    assert len(names["paths"]) == len(names["X_new"]) == 24
+    evidence = names["evidence"]
+    np.testing.assert_allclose(evidence.ccm.mean(axis=(2, 3, 4)), evidence.scores, atol=1e-5)
+    written = {path.name for path in tmp_path.iterdir()} - {"parts", "new"}
+    assert written == {"evidence.png", "parts.gcm", "parts.onnx", "parts.ckpt"}
