@@ -94,6 +94,7 @@ def build_net(params, image_format, n_classes, class_weights):
     callbacks, split = list(params["callbacks"] or []), None
     if params["early_stopping"]:
         split = ValidSplit(float(params["validation_fraction"]), stratified=True, random_state=seed)
+        # threshold=0: by skorch's own, an epoch that is better by less than 0.01 % is not kept as the best
         stop = EarlyStopping(patience=params["n_iter_no_change"], threshold=0, load_best=True, sink=noop)
         callbacks.append(("early_stopping", stop))
     own = {

@@ -21,6 +21,8 @@ FREE = {"checkpoint", "transform_maps", "verbose"}  # parameters that a fit's re
 VERSIONS = ("skgcm", "torch", "scikit-learn", "skorch", "numpy")  # that training depends on
 # what skorch's EarlyStopping remembers, beside weights
 STOPPING = {"misses_": int, "dynamic_threshold_": float, "best_epoch_": int}
+_brief = reprlib.Repr()  # of a parameter of thousands of labels an error has the beginning
+_brief.maxlist, _brief.maxstring = 20, 100
 
 
 class Checkpoint:
@@ -96,8 +98,10 @@ class Checkpoint:
                 differences.append(f"{name} is not the same")
             elif now is absent or then is absent:
                 differences.append(f"{name} is a parameter in one version of skgcm only")
+            elif (text := _brief.repr(now)) == (other := _brief.repr(then)):
+                differences.append(f"{name} is not the same")
             else:
-                differences.append(f"{name}={reprlib.repr(now)} was {reprlib.repr(then)}")
+                differences.append(f"{name}={text} was {other}")
         if differences:
             raise ValueError(
                 f"checkpoint={str(self.path)!r} holds another fit: {', '.join(differences)}. Fit with what it was "

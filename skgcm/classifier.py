@@ -350,8 +350,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     def partial_fit(self, X, y, classes=None):
         """Train one epoch more, at the constant learning rate `lr`. No `checkpoint` is read or written.
 
-        What the first call learns about images counts for all: where its brightest are not the brightest that will
-        come, say `value_range`.
+        The first call settles ``image_shape_`` and ``value_range_``: pass `value_range` where later images may be
+        brighter.
 
         Parameters
         ----------
@@ -561,8 +561,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         Notes
         -----
         The array takes 4 * N * R * C bytes an image: 40 KB for ten classes of 32 x 32, 2 GB for 50,000 of them. While
-        contributions are computed from weights there are two such arrays; with ``polarity="both"`` four, and two for
-        weights alone.
+        contributions are computed from weights there are two such arrays. With ``polarity="both"`` there are four, and
+        two for ``transform_maps="weights"``.
 
         Maps of the images that the classifier was fitted on know those images' labels: a second step trained on them
         learns too much trust in them. Fit it on other images, or on maps that are cross-fitted: each image's by a

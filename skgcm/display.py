@@ -43,16 +43,21 @@ def _visible(array):
     return array[..., :3] if array.shape[-1] in (3, 4) else array.mean(axis=-1)
 
 
-def _score_texts(scores, width, noun):
-    """Scores (n, k) with the same decimals: two, or what it takes to show three digits of the largest."""
+def _score_texts(scores, width, prefixes):
+    """Scores (n, k) with the same decimals: two, or what it takes to show three digits of the largest.
+
+    The first of the prefixes that fits precedes them, else the last.
+    """
     largest = float(np.abs(scores).max())
     decimals = max(2, 2 - math.floor(math.log10(largest))) if 0 < largest < math.inf else 2
     texts = np.empty(scores.shape, dtype=object)
     for at, score in np.ndenumerate(scores):
         score = round(float(score), decimals) + 0.0  # and not -0.0
         texts[at] = f"{score:.{decimals}f}".replace("-", "\N{MINUS SIGN}")
-    widest = max(text_width(f"{noun} {text}", TEXT_SIZE, "bold") for text in set(texts.flat))
-    return f"{noun} " + texts if widest <= width else texts
+    for prefix in prefixes:
+        if max(text_width(prefix + text, TEXT_SIZE, "bold") for text in set(texts.flat)) <= width:
+            break
+    return prefix + texts
 
 
 def _size(ax):
@@ -66,12 +71,11 @@ def _lay_out(evidence, bold, canvas):
     """The layout, and the class labels (n, k) as they fit it."""
     (n, k), shape = evidence.classes.shape, evidence.images.shape[1:3]
     labels = np.empty((n, k), dtype=object)
-    less = "" if evidence.against is None else f" less {evidence.against}"
     for lines in (1, 2):
         layout = Layout.choose(n, k, shape, label_lines=lines, canvas=canvas)
         for at in np.ndindex(n, k):
             weight = "bold" if bold[at] else "normal"
-            labels[at] = fit_text(f"{evidence.classes[at]}{less}", layout.column - 0.14, size=LABEL_SIZE, weight=weight)
+            labels[at] = fit_text(evidence.classes[at], layout.column - 0.14, size=LABEL_SIZE, weight=weight)
         if not any("\n" in label for label in labels.flat):
             break
     return layout, labels
@@ -84,7 +88,8 @@ class ContributionDisplay:
     negative ones (CCM-), and beneath them the score that is the mean of both together. One scale, and so one
     colour bar, serves all classes and images: what is pale is weak beside the others, not nothing, and
     ``evidence[i].plot()`` gives an image a scale of its own. Where an image shows several classes, the one of highest
-    score among those shown is in bold type.
+    score among those shown is in bold type. Of what :meth:`Explanation.versus <skgcm.explanation.Explanation.versus>`
+    returns, all of this is differences, and the colour bar names what was subtracted.
 
     It is recommended to use :meth:`Explanation.plot <skgcm.explanation.Explanation.plot>` or :meth:`from_estimator`.
 
@@ -254,21 +259,19 @@ class ContributionDisplay:
         from matplotlib.cm import ScalarMappable
         from matplotlib.colors import Normalize
 
-        versus = self.explanation.against is not None
-        noun, mean = ("difference", "difference of scores") if versus else ("contribution", "score")
         if kind == "contribution":
             values = self.explanation.pixel_contributions
             scale = _common_scale(values)
             parts = np.maximum(values, 0), np.minimum(values, 0)
             colours = {"cmap": signed_colormap(), "norm": Normalize(-scale, scale)}
-            scalars, label = ScalarMappable(**colours), f"{noun} of a pixel\n(mean over pixels = {mean})"
+            scalars, label = ScalarMappable(**colours), "contribution of a pixel\n(mean over pixels = score)"
             clipped = (values < -scale).any() + 2 * (values > scale).any()
         else:
             values = _visible(self.explanation.ccm)
             scale = _common_scale(values)
             parts = np.clip(values / scale, 0, 1), np.clip(-values / scale, 0, 1)
             colours = GREY
-            scalars, label = ScalarMappable(Normalize(0, scale), "gray"), f"size of {noun}\n(black: none)"
+            scalars, label = ScalarMappable(Normalize(0, scale), "gray"), "size of contribution\n(black: none)"
             clipped = 2 * (np.abs(values) > scale).any()
         self.axes_ = np.empty((len(values), 2, values.shape[1]), dtype=object)
         for i, sign, j in np.ndindex(self.axes_.shape):
@@ -276,13 +279,18 @@ class ContributionDisplay:
             self.axes_[i, sign, j] = self._show(axes, parts[sign][i, j], layout, **colours)
         extend = ("neither", "min", "max", "both")[clipped]
         self.colorbar_ = self.figure_.colorbar(scalars, cax=add_axes(layout.bar()), extend=extend)
+        against = self.explanation.against
+        if against is not None:
+            other = "the mean over classes" if against == "mean" else f"that to {against}"
+            length = layout.bar()[3] * layout.canvas[1]
+            label = f"{label.splitlines()[0]} minus\n{fit_text(other, length, size=TEXT_SIZE, max_lines=1)}"
         self.colorbar_.set_label(label, size=TEXT_SIZE)
         self.colorbar_.ax.tick_params(labelsize=TEXT_SIZE - 1)
         self.colorbar_.outline.set_linewidth(0.5)
 
     def _write(self, layout, labels, highest):
-        noun = "score" if self.explanation.against is None else "difference"
-        scores = _score_texts(self.explanation.scores, layout.column - 0.08, noun)
+        prefixes = ("score ", "") if self.explanation.against is None else ("Δ score ", "Δ ")
+        scores = _score_texts(self.explanation.scores, layout.column - 0.08, prefixes)
         signs, turn = ("positive", "negative"), {}
         if text_width("negative", TEXT_SIZE - 1) > layout.map_height:
             signs, turn = ("+", "\N{MINUS SIGN}"), {"rotation": 0, "va": "center"}

@@ -72,7 +72,7 @@ class Explanation:
     cwm_dark_mean : array-like of shape (n, R, C), default=None
         Their mean over all N classes. None: the mean of `cwm_dark`.
     against : "mean" or label, default=None
-        What maps and scores are differences to, of :meth:`versus`. None: they are no differences.
+        What has been subtracted from maps and scores, by :meth:`versus`. None: nothing.
 
     Attributes
     ----------
@@ -159,8 +159,28 @@ class Explanation:
         """Contributions that lower the score: `ccm` where it is negative, else 0. Computed each time."""
         return np.minimum(self.ccm, 0)
 
+    def _reference(self, against):
+        """What `against` names: its (cwm, cwm_dark), each (n, R, C), scores (n,) and positions in `classes` or None."""
+        if isinstance(against, str) and against == "mean":
+            maps = self.cwm_mean, self.cwm_dark_mean
+            light = self.images.mean(axis=-1)
+            return maps, _contributions(light, *(None if m is None else m[:, None] for m in maps)).mean((1, 2, 3)), None
+        found = np.zeros_like(self.classes, dtype=bool)
+        with suppress(TypeError, ValueError):  # what NumPy cannot compare with labels is none
+            flag = isinstance(against, bool | np.bool_) and self.classes.dtype.kind != "b"  # True == 1
+            if np.ndim(against) == 0 and not flag:
+                found |= self.classes == against
+        if not found.any(axis=1).all():
+            raise ValueError(
+                f"against={against!r} is not among the classes explained of every image. Expected 'mean' or one "
+                "label that is: ask for it in explain(X, classes=[...]), or for classes='all'."
+            )
+        position = found.argmax(axis=1)
+        at = np.arange(len(self)), position
+        return [None if m is None else m[at] for m in (self.cwm, self.cwm_dark)], self.scores[at], position
+
     def versus(self, against="mean"):
-        """Why these classes rather than another: the same evidence, less that for the other class.
+        """Why these classes rather than another: their evidence minus that for the other class.
 
         Adding the same map to all classes changes no probability, so that a map alone can show what does not matter.
         Held against another class it cancels, and only what tells the classes apart is left.
@@ -174,13 +194,13 @@ class Explanation:
         Returns
         -------
         Explanation
-            Of the same images and classes. Its maps, contributions, region scores and pictures are differences, and
-            average to what its `scores` are: those of the classes less that of the other, or less their mean.
+            Of the same images and, without `against`, classes. Its maps, contributions, region scores and pictures are
+            differences, and average to what its `scores` are: differences of scores.
 
         Raises
         ------
         ValueError
-            If the label was not asked for in some image.
+            If the label was not asked for in some image, or is the only one.
 
         Examples
         --------
@@ -188,37 +208,26 @@ class Explanation:
         >>> from skgcm.explanation import Explanation
         >>> images, cwm = np.ones((1, 1, 2, 1)), np.array([[[[4.0, 1.0]], [[4.0, 3.0]]]])
         >>> evidence = Explanation(images, cwm, scores=[[2.5, 3.5]], classes=[["cat", "dog"]])
-        >>> rather = evidence.versus("cat")
-        >>> rather.scores[0, 1], rather.ccm[0, 1, 0, :, 0]  # the left pixel speaks as much for a cat
-        (np.float32(1.0), array([0., 2.], dtype=float32))
+        >>> rather = evidence.versus("cat")  # the left pixel speaks as much for a cat
+        >>> rather.classes, rather.scores, rather.cwm
+        (array([['dog']], dtype='<U3'), array([[1.]], dtype=float32), array([[[[0., 2.]]]], dtype=float32))
         """
+        others, score, position = self._reference(against)
+        (n, k), keep = self.classes.shape, slice(None)
+        if position is not None:
+            if k == 1:
+                raise ValueError(f"against={against!r} is the only class explained. Ask explain for others beside it.")
+            rest = np.arange(k - 1)
+            keep = np.arange(n)[:, None], rest + (rest >= position[:, None])
         maps, means = (self.cwm, self.cwm_dark), (self.cwm_mean, self.cwm_dark_mean)
-        if isinstance(against, str) and against == "mean":
-            others = means
-            grey = self.images.mean(axis=-1)
-            score = _contributions(grey, *(None if m is None else m[:, None] for m in means)).mean(axis=(2, 3))
-        else:
-            found = np.zeros_like(self.classes, dtype=bool)
-            with suppress(TypeError, ValueError):  # what NumPy cannot compare with labels is none
-                flag = isinstance(against, bool | np.bool_) and self.classes.dtype.kind != "b"  # True == 1
-                if np.ndim(against) == 0 and not flag:
-                    found |= self.classes == against
-            if not found.any(axis=1).all():
-                raise ValueError(
-                    f"against={against!r} is not among the classes explained of every image. Expected 'mean' or one "
-                    "label that is: ask for it in explain(X, classes=[...]), or for classes='all'."
-                )
-            position = np.arange(len(self)), found.argmax(axis=1)
-            others = [None if m is None else m[position] for m in maps]
-            score = self.scores[position][:, None]
-        cwm, cwm_dark = (None if m is None else m - o[:, None] for m, o in zip(maps, others, strict=True))
+        cwm, cwm_dark = (None if m is None else m[keep] - o[:, None] for m, o in zip(maps, others, strict=True))
         cwm_mean, cwm_dark_mean = (None if m is None else m - o for m, o in zip(means, others, strict=True))
-        return type(self)(
-            self.images, cwm, self.scores - score, self.classes, cwm_mean, cwm_dark, cwm_dark_mean, against=against
-        )
+        arrays = self.images, cwm, self.scores[keep] - score[:, None], self.classes[keep]
+        against = against.item() if isinstance(against, np.generic) else against
+        return type(self)(*arrays, cwm_mean, cwm_dark, cwm_dark_mean, against=against)
 
     def contrast(self, against="mean"):
-        """The contributions of :meth:`versus`.
+        """Contributions as differences, of all classes explained; :meth:`versus` has the same and more.
 
         Parameters
         ----------
@@ -236,7 +245,9 @@ class Explanation:
         ValueError
             If the label was not asked for in some image.
         """
-        return self.versus(against).ccm
+        others, _, _ = self._reference(against)
+        maps = [None if m is None else m - o[:, None] for m, o in zip((self.cwm, self.cwm_dark), others, strict=True)]
+        return _contributions(self.images, *maps)
 
     def region_scores(self, regions):
         """The part of each score that a region contributes.

@@ -200,9 +200,10 @@ def frame_shape(shape, n_channels, channels_first):
         if found[2] == n_channels:
             return found
     order = f"(n, {n_channels}, rows, columns)" if channels_first else f"(n, rows, columns, {n_channels})"
+    narrow = f", and grey ones of {shape[-1]} columns are {'X[:, None]' if channels_first else 'X[..., None]'}"
+    grey = narrow if len(shape) == 3 and n_channels == 1 else ""
     raise ValueError(
-        f"X of shape {tuple(shape)} must have shape {order} with any_size=True. A single image is X[None]"
-        + (", and grey images of 3 or 4 columns are X[..., None]." if n_channels == 1 else ".")
+        f"X of shape {tuple(shape)} must have shape {order} with any_size=True. A single image is X[None]{grey}."
     )
 
 

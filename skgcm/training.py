@@ -187,37 +187,31 @@ class GCMNet(NeuralNetClassifier):
         scheduled = self.optimizer_.param_groups if self.lr_schedule == "one-cycle" else []
         peaks = [group["lr"] for group in scheduled]
         steps = len(batches)
-        try:
-            with tqdm(total=epochs * steps, initial=done * steps, unit="batch", disable=self.verbose != 1) as progress:
-                for epoch in range(done, epochs):
-                    self.notify("on_epoch_begin", **datasets)
-                    # an epoch's random numbers depend on the seed and its number only, not on the epochs before it
-                    states = np.random.SeedSequence([self.seed, len(self.history)]).generate_state(2)
-                    for generator, state in zip((self.shuffling_, self.augmenting_), states, strict=True):
-                        generator.manual_seed(int(state))
-                    plan = self._plan(peaks, epoch, epochs, steps)
-                    losses = {"train_loss": self._train_epoch(batches, scheduled, plan, progress)}
-                    if held_out is not None:
-                        losses["valid_loss"] = self._validate(held_out)
-                    self._record(losses)
-                    progress.set_postfix({name: f"{loss:.3f}" for name, loss in losses.items()})
-                    stopped = self._stopped(datasets)
-                    if checkpoint is not None:
-                        checkpoint.save(self, finished=stopped or epoch + 1 == epochs)
-                    if stopped:
-                        break
-        finally:
-            self._leave(zip(scheduled, peaks, strict=True))
-        return self
-
-    def _leave(self, peaks):
-        """Take back what only training needs: mode, learning rates, graphs."""
+        with tqdm(total=epochs * steps, initial=done * steps, unit="batch", disable=self.verbose != 1) as progress:
+            for epoch in range(done, epochs):
+                self.notify("on_epoch_begin", **datasets)
+                # an epoch's random numbers depend on the seed and its number only, not on the epochs before it
+                states = np.random.SeedSequence([self.seed, len(self.history)]).generate_state(2)
+                for generator, state in zip((self.shuffling_, self.augmenting_), states, strict=True):
+                    generator.manual_seed(int(state))
+                plan = self._plan(peaks, epoch, epochs, steps)
+                losses = {"train_loss": self._train_epoch(batches, scheduled, plan, progress)}
+                if held_out is not None:
+                    losses["valid_loss"] = self._validate(held_out)
+                self._record(losses)
+                progress.set_postfix({name: f"{loss:.3f}" for name, loss in losses.items()})
+                stopped = self._stopped(datasets)
+                if checkpoint is not None:
+                    checkpoint.save(self, finished=stopped or epoch + 1 == epochs)
+                if stopped:
+                    break
         self._set_training(False)
-        for group, peak in peaks:
+        for group, peak in zip(scheduled, peaks, strict=True):
             group["lr"] = peak
         replayed, self.step_ = bool(self.step_.captured), None
         if replayed:
             gc.collect()  # graphs lie in cycles of references, and their memory serves nobody else
+        return self
 
     def _stopped(self, datasets):
         """Tell the callbacks that an epoch has ended; whether one of them ends training."""

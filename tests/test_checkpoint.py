@@ -228,11 +228,19 @@ def test_other_parameters_are_named(name, finished):
     assert finished.read_bytes() == content
 
 
-def test_of_a_long_parameter_the_error_has_the_beginning(finished):
-    clf = GCMClassifier(**TINY, class_weight=dict.fromkeys(range(9000), 1), checkpoint=finished)
+def test_of_a_long_parameter_the_error_has_the_beginning(finished, tmp_path):
+    weights = dict.fromkeys(range(9000), 1)
+    clf = GCMClassifier(**TINY, class_weight=weights, checkpoint=finished)
     with pytest.raises(ValueError, match=r"class_weight=\[\[0, 1\], \[1, 1\], .*\.\.\.\] was None") as caught:
         clf.fit(*draw())
-    assert len(str(caught.value)) < 500
+    assert len(str(caught.value)) < 600
+    X, y = np.random.default_rng(0).random((60, 4, 4)), np.arange(60) % 30
+    weights = dict.fromkeys(range(30), 1)
+    path = tmp_path / "run.ckpt"
+    GCMClassifier(**TINY, class_weight=weights, checkpoint=path).fit(X, y)
+    for changed, message in ((9, "class_weight is not the same"), (1, r"class_weight=.*\[1, 2\].* was .*\[1, 1\]")):
+        with pytest.raises(ValueError, match=message):
+            GCMClassifier(**TINY, class_weight={**weights, changed: 2}, checkpoint=path).fit(X, y)
 
 
 def _changed(X):

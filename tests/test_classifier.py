@@ -8,6 +8,7 @@ from scipy.sparse import csr_array
 from sklearn.datasets import load_digits
 
 from skgcm import ContributionDisplay, GCMClassifier
+from skgcm.training import GCMNet
 
 SMALL = {"encoder_width": 8, "decoder_width": 4, "batch_size": 32, "max_epochs": 2, "device": "cpu", "random_state": 0}
 VARIANTS = {
@@ -230,6 +231,18 @@ def test_early_stopping_restores_the_best_weights(colour):
     held_out = list(clf.net_.get_iterator(clf.net_.get_split_datasets(X.reshape(96, -1), y)[1]))
     found = np.mean([float(clf.net_.validation_step(batch)["loss"]) for batch in held_out])
     np.testing.assert_allclose(found, min(losses), rtol=1e-3)
+
+
+def test_early_stopping_keeps_an_epoch_that_is_hardly_better(colour, monkeypatch):
+    losses = iter([0.7, 0.69999, 0.8, 0.8])
+    monkeypatch.setattr(GCMNet, "_validate", lambda self, batches: next(losses))
+    X, y = colour
+    early = {"early_stopping": True, "n_iter_no_change": 2}
+    clf = GCMClassifier(**{**SMALL, "max_epochs": 9, "lr_schedule": "constant"}, **early).fit(X, y)
+    assert len(clf.history_) == 4
+    losses = iter([0.7, 0.6])
+    same_weights = GCMClassifier(**{**SMALL, "max_epochs": 2, "lr_schedule": "constant"}, **early).fit(X, y)
+    np.testing.assert_array_equal(clf.decision_function(X), same_weights.decision_function(X))
 
 
 def test_partial_fit_learns_epoch_by_epoch(colour):
@@ -665,9 +678,15 @@ def test_a_single_grey_image_is_told_from_rows():
     clf = GCMClassifier(**SMALL).fit(X, y)
     with pytest.raises(ValueError, match=r"X\[None\]"):
         clf.predict(X[0, ..., 0])
-    with pytest.raises(ValueError, match=r"X\[None\], and grey images of 3 or 4 columns are X\[..., None\]"):
+    with pytest.raises(ValueError, match=r"X\[None\], and grey ones of 3 columns are X\[..., None\]"):
         clf.explain(np.zeros((40, 50, 3), np.uint8), any_size=True)
     assert clf.explain(np.zeros((40, 50, 3, 1), np.uint8), any_size=True).cwm.shape == (40, 1, 50, 3)
+    clf = GCMClassifier(**SMALL, channels_first=True).fit(X.transpose(0, 3, 1, 2), y)
+    with pytest.raises(ValueError, match=r"grey ones of 3 columns are X\[:, None\]"):
+        clf.explain(np.zeros((40, 50, 3), np.uint8), any_size=True)
+    assert clf.explain(np.zeros((40, 1, 50, 3), np.uint8), any_size=True).cwm.shape == (40, 1, 50, 3)
+    with pytest.raises(ValueError, match=r"A single image is X\[None\]\.$"):
+        clf.explain(np.zeros((4, 50, 60, 3), np.uint8), any_size=True)
 
 
 def test_unknown_label_to_explain_is_named(clf, colour):

@@ -64,18 +64,25 @@ def test_positive_above_negative_together_the_contributions():
         assert display.axes_[i, 0, j].get_position().y0 > display.axes_[i, 1, j].get_position().y1
 
 
-@pytest.mark.parametrize("against", ["dog", "mean"])
-def test_evidence_versus_a_class_says_so(against):
-    evidence = make(factor=99).versus(against)
+STEEL = np.array(["crazing", "inclusion", "patches", "pitted_surface", "rolled-in_scale", "scratches"])
+
+
+@pytest.mark.parametrize(
+    ("against", "text"), [("mean", "the mean over classes"), ("pitted_surface", "that to pitted_surface")]
+)
+@pytest.mark.parametrize(("n", "factor", "prefix"), [(2, 99, "Δ score "), (8, 0.1, "Δ ")])
+def test_evidence_versus_a_class_says_so(against, text, n, factor, prefix):
+    evidence = make(n=n, k=6, factor=factor, labels=STEEL).versus(against)
     display = evidence.plot()
-    for i, j in np.ndindex(2, 3):
+    assert display.axes_.shape == (n, 2, 6 - (against != "mean"))
+    for i, j in np.ndindex(evidence.classes.shape):
         upper, lower = display.axes_[i, :, j]
         np.testing.assert_allclose(picture(upper) + picture(lower), evidence.pixel_contributions[i, j], rtol=1e-6)
-        assert " ".join(upper.get_title().split()) == f"{LABELS[j]} less {against}"
-        assert lower.get_xlabel().startswith("difference ")
-    assert display.colorbar_.ax.get_ylabel() == "difference of a pixel\n(mean over pixels = difference of scores)"
+        assert upper.get_title().replace("\n", "") == evidence.classes[i, j]
+        assert lower.get_xlabel().startswith(prefix)
+    assert display.colorbar_.ax.get_ylabel() == f"contribution of a pixel minus\n{text}"
     display = evidence.plot(kind="spotlight")
-    assert display.colorbar_.ax.get_ylabel() == "size of difference\n(black: none)"
+    assert display.colorbar_.ax.get_ylabel() == f"size of contribution minus\n{text}"
 
 
 def test_one_symmetric_scale_for_everything():

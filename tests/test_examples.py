@@ -11,6 +11,8 @@ from PIL import Image
 
 from skgcm import GCMClassifier
 
+plt = pytest.importorskip("matplotlib.pyplot")
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -19,6 +21,8 @@ def _one_epoch_in_an_empty_folder(tmp_path, monkeypatch):
     fit = GCMClassifier.fit
     monkeypatch.setattr(GCMClassifier, "fit", lambda self, X, y: fit(self.set_params(max_epochs=1, verbose=0), X, y))
     monkeypatch.chdir(tmp_path)
+    yield
+    plt.close("all")
 
 
 def save_images(folder, n, seed):
@@ -46,20 +50,26 @@ def test_inspection(tmp_path, monkeypatch, capsys, folder):
             save_images(tmp_path / "parts" / name, 24, seed)
     run("plot_inspection.py", monkeypatch, *["parts"] * folder)
     lines = capsys.readouterr().out.splitlines()
-    named = r"parts/(good|scratched)/\d+\.png" if folder else r"sheet \d+"
+    named = r"(good|scratched)[/\\]\d+\.png" if folder else r"sheet \d+"
     assert sum(bool(re.match(rf"  .*{named}: \w+ before \w+ by \d", line)) for line in lines) == 3
     assert any(re.match(rf".*{named}: -?\d+% of what speaks for \w+ rather than \w+ lies", line) for line in lines)
     assert {path.name for path in tmp_path.iterdir()} - {"parts"} == {"inspection.png", "inspection.gcm"}
 
 
+@pytest.fixture
+def onnx():
+    for name in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(name)
+
+
+@pytest.mark.usefixtures("onnx")
 def test_deployment(monkeypatch, capfd):
-    pytest.importorskip("onnxruntime")
     run("deploy_onnx.py", monkeypatch)
     assert capfd.readouterr().out.count("test accuracy: 0.") == 2
 
 
+@pytest.mark.usefixtures("onnx")
 def test_the_code_in_the_readme(tmp_path):
-    pytest.importorskip("onnxruntime")
     for seed, name in enumerate(("parts/good", "parts/scratched", "new/unknown")):
         save_images(tmp_path / name, 24, seed)
     names = {}

@@ -151,18 +151,26 @@ def test_evidence_versus_a_class_is_evidence(against, dark):
         arrays = {name: getattr(evidence, name) for name in ("images", "cwm", "classes")}
         evidence = Explanation(**arrays, scores=np.zeros((5, 3)), cwm_dark=evidence.cwm[::-1])
         evidence.scores = evidence.ccm.mean(axis=(2, 3, 4))
-    versus = evidence.versus(against)
+    versus, rest = evidence.versus(against), slice(None) if against == "mean" else slice(1, None)
+    np.testing.assert_array_equal(versus.classes, evidence.classes[:, rest])
+    np.testing.assert_array_equal(versus.ccm, evidence.contrast(against)[:, rest])
     np.testing.assert_allclose(versus.ccm.mean(axis=(2, 3, 4)), versus.scores, rtol=1e-5, atol=1e-6)
-    expected = evidence.scores - (evidence.scores.mean(1) if against == "mean" else evidence.scores[:, 0])[:, None]
-    np.testing.assert_allclose(versus.scores, expected, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(versus.cwm_mean, versus.cwm.mean(axis=1), atol=1e-6)  # these are all classes
-    np.testing.assert_array_equal(versus.contrast("dog"), versus.versus("dog").ccm)
-    np.testing.assert_allclose(versus.contrast("dog"), evidence.contrast("dog"), atol=1e-5)
+    less = evidence.scores.mean(axis=1) if against == "mean" else evidence.scores[:, 0]
+    np.testing.assert_allclose(versus.scores, (evidence.scores - less[:, None])[:, rest], rtol=1e-5, atol=1e-6)
+    mean = np.zeros_like(evidence.cwm_mean) if against == "mean" else evidence.cwm_mean - evidence.cwm[:, 0]
+    np.testing.assert_allclose(versus.cwm_mean, mean, atol=1e-6)
+    again = versus.versus("emu")  # is as if at once
+    np.testing.assert_array_equal(again.classes, evidence.classes[:, rest][:, :-1])
+    np.testing.assert_allclose(again.ccm, evidence.contrast("emu")[:, rest][:, :-1], atol=1e-5)
     left, right = versus.region_scores((0, 0, 2, 4)), versus.region_scores((2, 0, 6, 4))
     np.testing.assert_allclose(left + right, versus.scores, rtol=1e-5, atol=1e-6)
-    assert versus[1:3].against == against
-    assert repr(versus[1:3]).endswith(f"3 classes each versus {against!r}>")
-    assert evidence.against is None
+    assert (evidence.against, versus.against, versus[1:3].against) == (None, against, against)
+    assert repr(versus).endswith(f" classes each versus {against!r}>")
+
+
+def test_of_one_class_nothing_is_left_versus_itself():
+    with pytest.raises(ValueError, match=r"against='cat' is the only class explained\. Ask explain for others"):
+        make(k=1).versus("cat")
 
 
 def test_a_contrast_does_not_see_what_all_classes_share():
@@ -178,6 +186,10 @@ def test_a_contrast_finds_its_label_image_by_image():
     classes = evidence.classes.copy()
     classes[0] = [7, 3, 5]
     mixed = Explanation(evidence.images, evidence.cwm, evidence.scores, classes)
+    versus = mixed.versus(classes[0, 0])
+    np.testing.assert_array_equal(versus.classes, [[3, 5]] * 5)
+    np.testing.assert_allclose(versus.ccm.mean(axis=(2, 3, 4)), versus.scores, rtol=1e-5, atol=1e-6)
+    assert repr(versus).endswith("versus 7>")
     contrast = mixed.contrast(7)
     assert not contrast[0, 0].any()
     assert not contrast[1:, 2].any()

@@ -97,6 +97,8 @@ def load_cifar10(path):
     ValueError
         If a file is not the official one by its MD5 checksum. The files are pickles, which execute code when opened;
         none is opened before its checksum is found right.
+    PermissionError
+        If a file may not be read.
 
     References
     ----------
@@ -167,6 +169,8 @@ def load_npz(path):
         If `path` does not exist.
     ValueError
         If it is no .npz file, or one without these names.
+    PermissionError
+        If it may not be read.
 
     Examples
     --------
