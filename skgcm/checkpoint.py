@@ -94,12 +94,11 @@ class Checkpoint:
             now, then = self.premises.get(name, absent), found.get(name, absent)
             if now == then:
                 continue
-            if name in ("X", "y"):
+            text, other = _brief.repr(now), _brief.repr(then)
+            if name in ("X", "y") or text == other:
                 differences.append(f"{name} is not the same")
             elif now is absent or then is absent:
                 differences.append(f"{name} is a parameter in one version of skgcm only")
-            elif (text := _brief.repr(now)) == (other := _brief.repr(then)):
-                differences.append(f"{name} is not the same")
             else:
                 differences.append(f"{name}={text} was {other}")
         if differences:

@@ -264,14 +264,16 @@ class ContributionDisplay:
             scale = _common_scale(values)
             parts = np.maximum(values, 0), np.minimum(values, 0)
             colours = {"cmap": signed_colormap(), "norm": Normalize(-scale, scale)}
-            scalars, label = ScalarMappable(**colours), "contribution of a pixel\n(mean over pixels = score)"
+            scalars = ScalarMappable(**colours)
+            what, note = "contribution of a pixel", "(mean over pixels = score)"
             clipped = (values < -scale).any() + 2 * (values > scale).any()
         else:
             values = _visible(self.explanation.ccm)
             scale = _common_scale(values)
             parts = np.clip(values / scale, 0, 1), np.clip(-values / scale, 0, 1)
             colours = GREY
-            scalars, label = ScalarMappable(Normalize(0, scale), "gray"), "size of contribution\n(black: none)"
+            scalars = ScalarMappable(Normalize(0, scale), "gray")
+            what, note = "size of contribution", "(black: none)"
             clipped = 2 * (np.abs(values) > scale).any()
         self.axes_ = np.empty((len(values), 2, values.shape[1]), dtype=object)
         for i, sign, j in np.ndindex(self.axes_.shape):
@@ -283,8 +285,8 @@ class ContributionDisplay:
         if against is not None:
             other = "the mean over classes" if against == "mean" else f"that to {against}"
             length = layout.bar()[3] * layout.canvas[1]
-            label = f"{label.splitlines()[0]} minus\n{fit_text(other, length, size=TEXT_SIZE, max_lines=1)}"
-        self.colorbar_.set_label(label, size=TEXT_SIZE)
+            what, note = f"{what} minus", fit_text(other, length, size=TEXT_SIZE, max_lines=1)
+        self.colorbar_.set_label(f"{what}\n{note}", size=TEXT_SIZE)
         self.colorbar_.ax.tick_params(labelsize=TEXT_SIZE - 1)
         self.colorbar_.outline.set_linewidth(0.5)
 

@@ -160,11 +160,9 @@ class Explanation:
         return np.minimum(self.ccm, 0)
 
     def _reference(self, against):
-        """What `against` names: its (cwm, cwm_dark), each (n, R, C), scores (n,) and positions in `classes` or None."""
+        """What `against` names: its (cwm, cwm_dark), each (n, R, C), and its positions in `classes`, (n,) or None."""
         if isinstance(against, str) and against == "mean":
-            maps = self.cwm_mean, self.cwm_dark_mean
-            light = self.images.mean(axis=-1)
-            return maps, _contributions(light, *(None if m is None else m[:, None] for m in maps)).mean((1, 2, 3)), None
+            return (self.cwm_mean, self.cwm_dark_mean), None
         found = np.zeros_like(self.classes, dtype=bool)
         with suppress(TypeError, ValueError):  # what NumPy cannot compare with labels is none
             flag = isinstance(against, bool | np.bool_) and self.classes.dtype.kind != "b"  # True == 1
@@ -177,7 +175,7 @@ class Explanation:
             )
         position = found.argmax(axis=1)
         at = np.arange(len(self)), position
-        return [None if m is None else m[at] for m in (self.cwm, self.cwm_dark)], self.scores[at], position
+        return [None if m is None else m[at] for m in (self.cwm, self.cwm_dark)], position
 
     def versus(self, against="mean"):
         """Why these classes rather than another: their evidence minus that for the other class.
@@ -212,9 +210,13 @@ class Explanation:
         >>> rather.classes, rather.scores, rather.cwm
         (array([['dog']], dtype='<U3'), array([[1.]], dtype=float32), array([[[[0., 2.]]]], dtype=float32))
         """
-        others, score, position = self._reference(against)
+        others, position = self._reference(against)
         (n, k), keep = self.classes.shape, slice(None)
-        if position is not None:
+        if position is None:
+            mean = _contributions(self.images.mean(axis=-1), *(None if m is None else m[:, None] for m in others))
+            score = mean.mean(axis=(2, 3))
+        else:
+            score = self.scores[np.arange(n), position][:, None]
             if k == 1:
                 raise ValueError(f"against={against!r} is the only class explained. Ask explain for others beside it.")
             rest = np.arange(k - 1)
@@ -222,7 +224,7 @@ class Explanation:
         maps, means = (self.cwm, self.cwm_dark), (self.cwm_mean, self.cwm_dark_mean)
         cwm, cwm_dark = (None if m is None else m[keep] - o[:, None] for m, o in zip(maps, others, strict=True))
         cwm_mean, cwm_dark_mean = (None if m is None else m - o for m, o in zip(means, others, strict=True))
-        arrays = self.images, cwm, self.scores[keep] - score[:, None], self.classes[keep]
+        arrays = self.images, cwm, self.scores[keep] - score, self.classes[keep]
         against = against.item() if isinstance(against, np.generic) else against
         return type(self)(*arrays, cwm_mean, cwm_dark, cwm_dark_mean, against=against)
 
@@ -245,7 +247,7 @@ class Explanation:
         ValueError
             If the label was not asked for in some image.
         """
-        others, _, _ = self._reference(against)
+        others, _ = self._reference(against)
         maps = [None if m is None else m - o[:, None] for m, o in zip((self.cwm, self.cwm_dark), others, strict=True)]
         return _contributions(self.images, *maps)
 
