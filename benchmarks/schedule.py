@@ -67,7 +67,7 @@ def main(cifar10_path, neu_det):
         "",
         f"{origin(head)} Accuracy on held-out training images, of the digits on the thirds that other benchmarks "
         "report; each seed (another split and another start). "
-        "The default is SGD with Nesterov momentum 0.9, lr=0.05, one cycle, weight_decay=2e-3, batch_size=64.",
+        "The default is SGD with Nesterov momentum 0.9, lr=0.05, one cycle, weight_decay=2e-3, and batches of 64.",
         "",
         "| parameters, else default | " + " | ".join(names) + " |",
         "|---|" + "---|" * len(names),

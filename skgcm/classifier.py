@@ -87,9 +87,10 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     weight_decay : float, default=2e-3
         Handed to the optimizer unless 0, which optimizers without one need.
     max_epochs : int, default=30
-        Passes over the training images.
-    batch_size : int, default=64
-        Images in a training step.
+        Passes over the training images. Of a few hundred images or fewer, 100 learn more.
+    batch_size : int or "auto", default="auto"
+        Images in a training step. "auto": 64; 32 where there are fewer than 768 training images; 16 where there are
+        fewer than 384.
     early_stopping : bool, default=False
         Hold out `validation_fraction` of the training images, stop when the loss on them has not fallen for
         `n_iter_no_change` epochs, and keep the best weights.
@@ -214,7 +215,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         "lr_schedule": [StrOptions({"one-cycle", "constant"})],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
@@ -253,7 +254,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         lr_schedule="one-cycle",
         weight_decay=2e-3,
         max_epochs=30,
-        batch_size=64,
+        batch_size="auto",
         early_stopping=False,
         validation_fraction=0.1,
         n_iter_no_change=10,
@@ -466,7 +467,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     def _train(self, net, rows, y, checkpoint=None):
         net.partial_fit(rows, y, checkpoint=checkpoint)
         # the loss says nothing of the last step, and finite weights can be so large that activations are not
-        if not np.isfinite(inference.scores(net.network, net.image_format, rows[: self.batch_size])).all():
+        if not np.isfinite(inference.scores(net.network, net.image_format, rows[:64])).all():
             raise FloatingPointError(
                 f"The scores of training images are not finite after training at lr={self.lr}: it diverged. Fit with a "
                 "smaller lr, or look for wrong values in X, like one image with several labels."

@@ -5,6 +5,7 @@ Images travel through scikit-learn as rows, a 2-D array (n, R * C * D) in the dt
 """
 
 import math
+import os
 from dataclasses import dataclass
 from numbers import Integral
 
@@ -73,6 +74,13 @@ def as_array(X):
             f"X cannot become one array ({error}). Images are numbers. All images must have one size: resize or crop "
             "them first."
         ) from error
+    if X.ndim == 1 and len(X) and isinstance(X[0], str | os.PathLike):
+        raise ValueError(
+            f"X of shape {X.shape} holds text like {str(X[0])!r}, and images are numbers: read the files first, as "
+            "skgcm.datasets.load_image_folder does."
+        )
+    if X.ndim == 1 and len(X) and isinstance(X[0], np.ndarray):
+        raise ValueError(f"X of shape {X.shape} holds {len(X)} arrays, and should be one of all images: np.stack(X).")
     if not 2 <= X.ndim <= 4:
         raise ValueError(
             f"X of shape {X.shape} does not hold images. Reshape your data to (n, R, C), (n, R, C, D) or rows of "

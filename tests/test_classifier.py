@@ -222,6 +222,11 @@ def test_any_number_of_images(n, batch_size, side):
     assert np.isfinite(clf.decision_function(X)).all()
 
 
+def test_few_images_are_trained_on_in_small_batches(colour):
+    auto, small = (GCMClassifier(**{**SMALL, "batch_size": size}).fit(*colour) for size in ("auto", 16))
+    assert [epoch["train_loss"] for epoch in auto.history_] == [epoch["train_loss"] for epoch in small.history_]
+
+
 def test_early_stopping_restores_the_best_weights(colour):
     X, y = colour
     clf = GCMClassifier(**{**SMALL, "max_epochs": 60, "lr": 0.5}, early_stopping=True, n_iter_no_change=3).fit(X, y)

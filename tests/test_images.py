@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -139,6 +141,9 @@ def test_channels_last_rows_become_batches_without_a_copy():
         (np.ma.masked_less(np.arange(16).reshape(1, 4, 4), 3), r"X has masked values.*X.filled"),
         (np.zeros((1, 2, 3, 4, 5)), r"X of shape \(1, 2, 3, 4, 5\) does not hold images"),
         (np.zeros(5), r"X of shape \(5,\) does not hold images.*X\[None\]"),
+        (["a.png", "b.png"], r"X of shape \(2,\) holds text like 'a\.png'.*read the files.*load_image_folder"),
+        (np.array([np.ones((3, 3)), None], object)[:1], r"X of shape \(1,\) holds 1 arrays.*np\.stack\(X\)"),
+        ([Path("a.png")], r"holds text like .*a\.png"),
         (3.0, r"X of shape \(\) does not hold images"),
         (None, r"X of shape \(\) does not hold images"),
     ],

@@ -1,0 +1,84 @@
+"""How few images are best cut into batches: `batch_size="auto"` against the sizes it chooses from, and more epochs.
+
+    python benchmarks/batch_size.py cifar10.npz NEU-DET/train    # about 15 minutes on two cores
+
+The data are those of schedule.py; of CIFAR-10 and NEU-DET only training images are used. Scored are up to 2,000 of
+those that a fit is not given. Writes benchmarks/results/batch-size.md and .json.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+from _common import cifar10, machine, origin, versions, write
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+from skgcm import GCMClassifier
+from skgcm.batches import automatic
+from skgcm.datasets import load_image_folder
+
+SIZES = (16, 32, 64)
+CANDIDATES = {str(size): {"batch_size": size} for size in SIZES} | {"`auto`, 100 epochs": {"max_epochs": 100}}
+SEEDS = (0, 1, 2)
+SCORED = 2000
+
+
+def sets(cifar10_path, neu_det):
+    """{name: (X, y, numbers of images, parameters of the fit)}."""
+    X, y, _, _ = cifar10(cifar10_path)
+    return {
+        "digits": (*load_digits(return_X_y=True), (100, 200, 400), {}),
+        "CIFAR-10": (X, y, (500,), {"augment": "shift+flip"}),
+        "NEU-DET at 64 × 64": (*load_image_folder(neu_det, size=64), (360,), {"augment": "shift+flip"}),
+    }
+
+
+def accuracy(X, y, n, seed, params):
+    X_fit, X_held, y_fit, y_held = train_test_split(X, y, train_size=n, stratify=y, random_state=seed)
+    clf = GCMClassifier(random_state=seed, **params).fit(X_fit, y_fit)
+    return clf.score(X_held[:SCORED], y_held[:SCORED])
+
+
+def main(cifar10_path, neu_det):
+    start, found = time.perf_counter(), []
+    for name, (X, y, numbers, params) in sets(cifar10_path, neu_det).items():
+        for n in numbers:
+            row = {"set": name, "images": n, "auto": automatic(n), "accuracies": {}, "seconds": {}}
+            for title, changes in CANDIDATES.items():
+                began = time.perf_counter()
+                row["accuracies"][title] = [accuracy(X, y, n, seed, {**params, **changes}) for seed in SEEDS]
+                row["seconds"][title] = (time.perf_counter() - began) / len(SEEDS)
+            found.append(row)
+            print(row, flush=True)
+    head = {
+        "command": f"python benchmarks/batch_size.py {Path(cifar10_path).name} NEU-DET/train",
+        "machine": machine(),
+        "versions": versions("scikit-learn", "skorch"),
+        "seconds": time.perf_counter() - start,
+    }
+    lines = [
+        "# Batches of few images",
+        "",
+        f"{origin(head)} Accuracy on images held out, mean of three seeds (other images, another start) and the seeds, "
+        "and what a fit takes, by batch size; else the default parameters, with shifts and flips but for the digits. "
+        "In bold what `auto` takes.",
+        "",
+        "| | images | " + " | ".join(CANDIDATES) + " |",
+        "|---|---|" + "---|" * len(CANDIDATES),
+    ]
+    for row in found:
+        cells = []
+        for title, accuracies in row["accuracies"].items():
+            mean = f"{100 * sum(accuracies) / len(accuracies):.1f}"
+            mean = f"**{mean}**" if title == str(row["auto"]) else mean
+            cells.append(f"{mean} ({', '.join(f'{100 * a:.1f}' for a in accuracies)}), {row['seconds'][title]:.0f} s")
+        lines.append(f"| {row['set']} | {row['images']} | " + " | ".join(cells) + " |")
+    write("batch-size", lines, {**head, "found": found})
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    main(*sys.argv[1:])
