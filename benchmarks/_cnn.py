@@ -49,5 +49,5 @@ def for_captum(cnn):
 class CNNClassifier(GCMClassifier):
     """Trained by the same code and schedule as GCM. `explain` and `transform` do not work."""
 
-    def _build_net(self, y, **other_params):
-        return super()._build_net(y, **other_params).set_params(module=CNN)
+    def _build_net(self, *args, **other_params):
+        return super()._build_net(*args, **other_params).set_params(module=CNN)

@@ -48,7 +48,8 @@ X_train, X_test, y_train, y_test, _, names = train_test_split(X, y, names, test_
 
 # %%
 # Defects may be darker or brighter than what they are on: with polarity="both", dark pixels can be evidence as well.
-# Where the classes are of unequal size, add class_weight="balanced".
+# Of few images more epochs teach more, max_epochs=100 for instance; where the classes are of unequal size, add
+# class_weight="balanced".
 plain = GCMClassifier(polarity="both", augment="shift+flip", random_state=0, verbose=1).fit(X_train, y_train)
 print(classification_report(y_test, plain.predict(X_test), zero_division=0))
 

@@ -11,17 +11,11 @@ SHARE = 1 / 4  # of the device's free memory, for all images; a step needs the r
 UPLOAD = 2**26  # bytes in one copy to the device
 
 
-def automatic(n):
-    """The size of batches of n images: smaller ones of few images, so that an epoch still has a dozen steps."""
-    return 64 if n >= 12 * 64 else 32 if n >= 12 * 32 else 16
-
-
 class Batches:
     """Whole batches of a skorch data set: each is one slice of one array, never a list of samples.
 
     Yields ``(rows, labels)``, tensors (B, R * C * D) in the dtype of the data and int64 (B,). Shuffled when there is a
-    generator, one of the processor. A last batch of one has no batch statistics and joins the batch before it. The
-    size "auto" follows from the number of images.
+    generator, one of the processor. A last batch of one has no batch statistics and joins the batch before it.
 
     For a CUDA device all rows are copied to it once and sliced there; where they do not fit, each batch comes in pinned
     memory, from which the device fetches it without the host waiting.
@@ -32,8 +26,6 @@ class Batches:
         if isinstance(dataset, Subset):
             dataset, indices = dataset.dataset, np.asarray(dataset.indices)
         self.n = len(dataset.X) if indices is None else len(indices)
-        if batch_size == "auto":
-            batch_size = automatic(self.n)
         self.generator, self.device = generator, torch.device(device)
         self.X, self.y, self.indices = dataset.X, dataset.y, indices
         self.resident = None

@@ -64,6 +64,13 @@ def _bfloat16_is_fast(device):
     return found.get("avx512_bf16", False) and not found.get("cpu_name", "").startswith("Intel")
 
 
+def resolve_batch_size(batch_size, n_images):
+    """The number of images of "auto": few, of which 64 at a time would be too few steps an epoch, come in less."""
+    if batch_size != "auto":
+        return batch_size
+    return 64 if n_images is None or n_images >= 12 * 64 else 32 if n_images >= 12 * 32 else 16
+
+
 def draw_seed(random_state):
     """An integer from scikit-learn's `random_state`; None means fresh entropy, not NumPy's global generator."""
     if random_state is None:
@@ -71,8 +78,8 @@ def draw_seed(random_state):
     return int(check_random_state(random_state).randint(2**31))
 
 
-def build_net(params, image_format, n_classes, class_weights):
-    """The net for an estimator's parameters, a dict.
+def build_net(params, image_format, n_classes, class_weights, n_images=None):
+    """The net for an estimator's parameters, a dict, and so many training images; None: nobody knows.
 
     Raises ValueError where `net_params` names what is a parameter of the estimator.
     """
@@ -106,6 +113,7 @@ def build_net(params, image_format, n_classes, class_weights):
         "optimizer": optimizer,
         "optimizer__weight_decay": params["weight_decay"],
         "precision": resolve_precision(params["precision"], device),
+        "batch_size": resolve_batch_size(params["batch_size"], n_images),
         "train_split": split,
         "callbacks": callbacks,
         "device": device.type if device.index is None else str(device),
@@ -113,7 +121,7 @@ def build_net(params, image_format, n_classes, class_weights):
     }
     own |= {f"module__{name}": params[name] for name in NETWORK_PARAMS}
     own |= {name: params[name] for name in ("augment", "mosaic", "sparsity", "second_look", "lr", "lr_schedule")}
-    own |= {name: params[name] for name in ("max_epochs", "batch_size", "verbose")}
+    own |= {name: params[name] for name in ("max_epochs", "verbose")}
     if class_weights is not None:
         own |= {"criterion__weight": torch.from_numpy(class_weights), "criterion__reduction": "none"}
     further = params["net_params"] or {}

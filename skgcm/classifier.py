@@ -87,10 +87,10 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     weight_decay : float, default=2e-3
         Handed to the optimizer unless 0, which optimizers without one need.
     max_epochs : int, default=30
-        Passes over the training images. Of a few hundred images or fewer, 100 learn more.
+        Passes over the training images. Of a few hundred images or fewer, 100 teach more.
     batch_size : int or "auto", default="auto"
-        Images in a training step. "auto": 64; 32 where there are fewer than 768 training images; 16 where there are
-        fewer than 384.
+        Images in a training step. "auto": 64; in `fit` 32 where X has fewer than 768 images, and 16 where it has fewer
+        than 384.
     early_stopping : bool, default=False
         Hold out `validation_fraction` of the training images, stop when the loss on them has not fallen for
         `n_iter_no_change` epochs, and keep the best weights.
@@ -341,7 +341,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             if self.checkpoint is not None:
                 saved = Checkpoint(self.get_params(deep=False), self.image_shape_, rows, self.classes_, y)
                 random_state = saved.random_state
-            net = self._build_net(y, random_state=random_state)
+            net = self._build_net(y, len(y), random_state=random_state)
             if warm:
                 net.continue_from(self.net_)
             self._train(net, rows, y, checkpoint=saved)
@@ -435,7 +435,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
                     "warm_start=False."
                 )
 
-    def _build_net(self, y, **other_params):
+    def _build_net(self, y, n_images=None, **other_params):
         if self.second_look and not self.mosaic:
             raise ValueError(
                 f"second_look={self.second_look!r} is a share of the mosaics, and mosaic=0 makes none. Set mosaic=4, "
@@ -443,7 +443,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             )
         params = {**self.get_params(deep=False), **other_params}
         image_format = images.ImageFormat(self.image_shape_, self.channels_first, self.value_range_)
-        return building.build_net(params, image_format, len(self.classes_), self._class_weights(y))
+        return building.build_net(params, image_format, len(self.classes_), self._class_weights(y), n_images)
 
     def _class_weights(self, y):
         if self.class_weight is None:
@@ -467,7 +467,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     def _train(self, net, rows, y, checkpoint=None):
         net.partial_fit(rows, y, checkpoint=checkpoint)
         # the loss says nothing of the last step, and finite weights can be so large that activations are not
-        if not np.isfinite(inference.scores(net.network, net.image_format, rows[:64])).all():
+        if not np.isfinite(inference.scores(net.network, net.image_format, rows[: net.batch_size])).all():
             raise FloatingPointError(
                 f"The scores of training images are not finite after training at lr={self.lr}: it diverged. Fit with a "
                 "smaller lr, or look for wrong values in X, like one image with several labels."

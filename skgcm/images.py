@@ -80,7 +80,7 @@ def as_array(X):
             "skgcm.datasets.load_image_folder does."
         )
     if X.ndim == 1 and len(X) and isinstance(X[0], np.ndarray):
-        raise ValueError(f"X of shape {X.shape} holds {len(X)} arrays, and should be one of all images: np.stack(X).")
+        raise ValueError(f"X of shape {X.shape} holds arrays: of images of one size, np.stack(X) makes a single one.")
     if not 2 <= X.ndim <= 4:
         raise ValueError(
             f"X of shape {X.shape} does not hold images. Reshape your data to (n, R, C), (n, R, C, D) or rows of "

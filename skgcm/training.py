@@ -39,8 +39,6 @@ class GCMNet(NeuralNetClassifier):
 
     Parameters beyond skorch's
     --------------------------
-    batch_size : int or "auto"
-        "auto": by the number of images, :func:`skgcm.batches.automatic`.
     image_format : skgcm.images.ImageFormat
     augment : None, "shift", "shift+flip" or callable (B, D, R, C) -> (B, D, R, C)
     precision : torch.dtype

@@ -346,7 +346,7 @@ def wrong_values(content, rng):
                 ],
                 "random_state": [-1, 2**40, 1.5, "x"],
                 "lr": [0, -1, "x", None, True and [1]],
-                "batch_size": [0, 1.5],
+                "batch_size": [0, 1.5, "many"],
                 "image_shape": [1, "x", [], [8.0, 8], {"tuple": [0, 8]}],
                 "value_range": [
                     [1, 0],

@@ -27,16 +27,6 @@ def test_a_tail_of_one_joins_the_batch_before_it(n, size, lengths):
     assert sorted(torch.cat([y for _, y in parts]).tolist()) == list(range(n))
 
 
-@pytest.mark.parametrize(("n", "size"), [(1, 16), (383, 16), (384, 32), (767, 32), (768, 64), (50_000, 64)])
-def test_few_images_come_in_small_batches(n, size):
-    assert batches.automatic(n) == size
-
-
-def test_the_size_follows_from_the_part_of_a_data_set():
-    part = Subset(Dataset(np.zeros((1000, 1))), range(33))
-    assert [len(X) for X, _ in Batches(part, "auto")] == [16, 16, 1]
-
-
 def test_batches_of_part_of_a_data_set_come_in_order_without_a_generator():
     batches = Batches(Subset(_dataset(10), [7, 3, 9]), 2)
     assert [y.tolist() for _, y in batches] == [[7, 3], [9]]

@@ -18,6 +18,14 @@ def test_a_device_that_is_none_is_named():
 
 
 @pytest.mark.parametrize(
+    ("n", "size"), [(1, 16), (383, 16), (384, 32), (767, 32), (768, 64), (50_000, 64), (None, 64)]
+)
+def test_few_images_come_in_small_batches(n, size):
+    assert building.resolve_batch_size("auto", n) == size
+    assert building.resolve_batch_size(5, n) == 5
+
+
+@pytest.mark.parametrize(
     ("found", "expected"),
     [
         ({"cpu_name": "AMD EPYC", "avx512_bf16": True}, torch.bfloat16),

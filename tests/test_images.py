@@ -142,7 +142,7 @@ def test_channels_last_rows_become_batches_without_a_copy():
         (np.zeros((1, 2, 3, 4, 5)), r"X of shape \(1, 2, 3, 4, 5\) does not hold images"),
         (np.zeros(5), r"X of shape \(5,\) does not hold images.*X\[None\]"),
         (["a.png", "b.png"], r"X of shape \(2,\) holds text like 'a\.png'.*read the files.*load_image_folder"),
-        (np.array([np.ones((3, 3)), None], object)[:1], r"X of shape \(1,\) holds 1 arrays.*np\.stack\(X\)"),
+        (np.array([np.ones((3, 3)), None], object)[:1], r"X of shape \(1,\) holds arrays.*np\.stack\(X\)"),
         ([Path("a.png")], r"holds text like .*a\.png"),
         (3.0, r"X of shape \(\) does not hold images"),
         (None, r"X of shape \(\) does not hold images"),
