@@ -17,9 +17,7 @@ def test_a_device_that_is_none_is_named():
         building.resolve_device("tpu3")
 
 
-@pytest.mark.parametrize(
-    ("n", "size"), [(1, 16), (383, 16), (384, 32), (767, 32), (768, 64), (50_000, 64), (None, 64)]
-)
+@pytest.mark.parametrize(("n", "size"), [(1, 16), (383, 16), (384, 32), (767, 32), (768, 64), (50_000, 64), (None, 64)])
 def test_few_images_come_in_small_batches(n, size):
     assert building.resolve_batch_size("auto", n) == size
     assert building.resolve_batch_size(5, n) == 5
