@@ -1,6 +1,8 @@
 """A network's forward and backward pass as one launch each, where launching costs more than computing: on CUDA."""
 
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -26,15 +28,25 @@ class _Call(nn.Module):
             return self.network(images, **self.options, **({"classes": classes[0]} if classes else {}))
 
 
+@dataclass
+class _Captured:
+    """What replays a graph, the shape of its images, and for each parameter whether it was trained."""
+
+    replay: Callable
+    shape: torch.Size
+    trainable: list
+    recurs: bool = False
+
+
 class Step:
     """A network in training under autocast to the dtype `low`, if any; with `replay`, on CUDA, from a graph.
 
     Only the network is captured, at the first batch: loss, optimizer, learning rates, random numbers and callbacks stay
     as they are, and need not be capturable. PyTorch captures on one GPU in a process, the first. A smaller batch, the
     last of an epoch, runs the network itself, and so does every batch while some module has hooks, which a graph would
-    leave out. Each set of options has a graph of its own. A larger batch is captured anew, and so are parameters that
-    were frozen or thawed on the way. The gradients of a replay are the graph's own memory: whoever keeps them beyond
-    the step clones them.
+    leave out. Each set of options has a graph of its own. A larger batch is captured anew while no second one came of
+    the size captured, and so are parameters that were frozen or thawed on the way. The gradients of a replay are the
+    graph's own memory: whoever keeps them beyond the step clones them.
     """
 
     def __init__(self, network, low=None, replay=False):
@@ -46,13 +58,16 @@ class Step:
         if not self.replay or self._has_hooks():
             return call(*tensors)
         key, trainable = tuple(options.items()), [parameter.requires_grad for parameter in self.network.parameters()]
-        _, shape, captured_with = self.captured.get(key, (None, (0,), None))
-        if len(images) > shape[0] or captured_with != trainable:
-            self.captured[key] = self._capture(call, tensors), images.shape, trainable
-        graphed, shape, _ = self.captured[key]
-        if images.shape != shape:
+        found = self.captured.get(key)
+        # the last batch of an epoch can come first and be smaller than others; later it can be larger, by one
+        larger = found is not None and len(images) > found.shape[0] and not found.recurs
+        if found is None or larger or found.trainable != trainable:
+            found = self.captured[key] = _Captured(self._capture(call, tensors), images.shape, trainable)
+        elif images.shape == found.shape:
+            found.recurs = True
+        if images.shape != found.shape:
             return call(*tensors)
-        out = graphed(*tensors)  # the next replay writes over its own, which a callback may have kept
+        out = found.replay(*tensors)  # the next replay writes over its own, which a callback may have kept
         return tuple(part.clone() for part in out) if isinstance(out, tuple) else out.clone()
 
     def _has_hooks(self):

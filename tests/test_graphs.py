@@ -85,6 +85,12 @@ def test_where_the_last_batch_came_first_a_whole_one_is_captured_anew(captures, 
     assert captures == [[(3, 2, 3, 3)], [(4, 2, 3, 3)]]
 
 
+def test_a_last_batch_that_is_larger_leaves_the_graph_to_the_others(captures, network):
+    replay = Step(network, replay=True)
+    assert [_replayed(replay(_images(n))) for n in (4, 4, 5, 4)] == [True, True, False, True]
+    assert captures == [[(4, 2, 3, 3)]]
+
+
 def test_batch_norm_does_not_remember_the_rehearsals(captures, network):
     Step(network, replay=True)(_images(4))
     assert network[0].num_batches_tracked == 1
