@@ -307,6 +307,21 @@ def test_images_without_class_folders(tmp_path):
         load_image_folder(tmp_path)
 
 
+def test_photos_that_cannot_be_read_are_missed_with_a_warning(tmp_path, monkeypatch):
+    save(tmp_path / "good/1.png", GREY)
+    for name in ("2.HEIC", "3.dng", "notes.txt"):
+        (tmp_path / "good" / name).touch()
+    with pytest.warns(UserWarning, match=r"2 files .* left out, the first is '.*2\.HEIC'.*Convert them") as caught:
+        X, _ = load_image_folder(tmp_path)
+    assert len(X) == 1
+    assert caught[0].filename == __file__
+    for extension in (".heic", ".dng"):  # as a plugin does
+        monkeypatch.setitem(Image.registered_extensions(), extension, "PNG")
+    for name in ("2.HEIC", "3.dng"):
+        save(tmp_path / "good" / name, GREY, format="PNG")
+    assert len(load_image_folder(tmp_path)[0]) == 3
+
+
 @pytest.mark.parametrize("held", [[], ["notes.txt"], ["1.txt", "2.txt", "3.txt", "4.txt"]], ids=len)
 def test_class_folder_without_images(tmp_path, held):
     save(tmp_path / "a/1.png", GREY)

@@ -9,9 +9,14 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
+from skgcm.warning import warn
+
 # Pillow names these formats but leaves their pixels to an outside program or handler. EPS starts Ghostscript, which no
 # file in a data folder should be able to do, whatever its extension says.
 NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+
+# Photos that Pillow reads only with a plugin, if at all: a user who is not told would miss them in no other way
+PHOTOS = {".heic", ".heif", ".hif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2"}
 
 LAYOUT = "Expected one folder per class with its images directly inside: CLASS/FILE, for example good/0001.png."
 
@@ -107,9 +112,10 @@ def _list_files(path, formats):
     if not folders:
         raise ValueError(f"{given} holds no class folders. {LAYOUT} Check that it is the folder you mean.")
 
-    files, classes = [], []
+    files, classes, missed = [], [], []
     for folder in folders:
         inside = _visible(folder)
+        missed += [entry for entry in inside if entry.suffix.lower() in PHOTOS - extensions]
         images = [entry for entry in inside if is_image(entry)]
         if not images:
             held = ", ".join(repr(entry.name) for entry in inside[:3]) or "nothing"
@@ -120,6 +126,11 @@ def _list_files(path, formats):
             )
         files += images
         classes += [folder.name] * len(images)
+    if missed:
+        warn(
+            f"{len(missed)} files in formats that Pillow does not read are left out, the first is {str(missed[0])!r}. "
+            "Convert them to PNG or JPEG, or register a plugin of Pillow that reads them."
+        )
     return files, classes
 
 
@@ -141,7 +152,8 @@ def load_image_folder(path, *, size=None, mode=None, return_paths=False):
 
     The layout is ``path/CLASS/FILE``, and the name of a class folder is the label of its images. Every file whose
     extension Pillow knows as an image is read: PNG, JPEG, TIFF, BMP, WebP and more. Hidden entries (a leading dot),
-    other files, and anything deeper than ``CLASS/FILE`` are left out.
+    other files, and anything deeper than ``CLASS/FILE`` are left out; where these are photos by their extension (HEIC,
+    JPEG XL, camera raw), there is a UserWarning.
 
     Parameters
     ----------
