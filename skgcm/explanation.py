@@ -229,7 +229,7 @@ class Explanation:
         return type(self)(*arrays, cwm_mean, cwm_dark, cwm_dark_mean, against=against)
 
     def contrast(self, against="mean"):
-        """Contributions as differences, of all classes explained; :meth:`versus` has the same and more.
+        """Contributions as differences, of all classes explained; :meth:`versus` makes an explanation of them.
 
         Parameters
         ----------
