@@ -74,12 +74,13 @@ def as_array(X):
             f"X cannot become one array ({error}). Images are numbers. All images must have one size: resize or crop "
             "them first."
         ) from error
-    if X.ndim == 1 and len(X) and isinstance(X[0], str | os.PathLike):
+    first = X[0] if X.ndim == 1 and len(X) else None
+    if isinstance(first, str | os.PathLike):
         raise ValueError(
-            f"X of shape {X.shape} holds text like {str(X[0])!r}, and images are numbers: read the files first, as "
+            f"X of shape {X.shape} holds text like {str(first)!r}, and images are numbers: read the files first, as "
             "skgcm.datasets.load_image_folder does."
         )
-    if X.ndim == 1 and len(X) and isinstance(X[0], np.ndarray):
+    if isinstance(first, np.ndarray):
         raise ValueError(f"X of shape {X.shape} holds arrays: of images of one size, np.stack(X) makes a single one.")
     if not 2 <= X.ndim <= 4:
         raise ValueError(
