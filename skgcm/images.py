@@ -11,6 +11,7 @@ from numbers import Integral
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader, Dataset
 
 CHANNELS = (1, 3, 4)  # what a lone axis of this length is taken for when nobody says
 
@@ -62,6 +63,11 @@ def as_array(X):
         return X
     if np.ma.is_masked(X):
         raise ValueError("X has masked values, and every pixel counts: pass X.filled(value).")
+    if isinstance(X, Dataset | DataLoader):
+        raise ValueError(
+            f"X is a {type(X).__name__}, and images are one array: pass np.stack([image for image, label in dataset]) "
+            "as X and the labels as y, with channels_first=True where images are tensors."
+        )
     try:
         if isinstance(X, list | tuple) and X and all(isinstance(image, torch.Tensor) for image in X):
             X = torch.stack(tuple(X))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
+from torch.utils.data import DataLoader, TensorDataset
 
 from skgcm import images
 from skgcm.images import ImageFormat
@@ -139,6 +140,8 @@ def test_channels_last_rows_become_batches_without_a_copy():
         (torch.zeros(2, 4, 4).to_sparse(), "X cannot become one array"),
         (scipy.sparse.coo_array(np.zeros((2, 4, 4))), r"X is sparse.*X.toarray\(\)"),
         (np.ma.masked_less(np.arange(16).reshape(1, 4, 4), 3), r"X has masked values.*X.filled"),
+        (TensorDataset(torch.zeros(2, 3, 4, 4)), r"X is a TensorDataset.*np\.stack.*as X and the labels as y"),
+        (DataLoader(TensorDataset(torch.zeros(2, 3, 4, 4))), "X is a DataLoader"),
         (np.zeros((1, 2, 3, 4, 5)), r"X of shape \(1, 2, 3, 4, 5\) does not hold images"),
         (np.zeros(5), r"X of shape \(5,\) does not hold images.*X\[None\]"),
         (["a.png", "b.png"], r"X of shape \(2,\) holds text like 'a\.png'.*read the files.*load_image_folder"),
