@@ -7,7 +7,7 @@ Data: .npz files with X_train, y_train, X_test, y_test, or what `skgcm.datasets`
 of CIFAR-10, the official folder of SVHN. Writes benchmarks/results/paper-PART.md and .json, and paper-figure-*.png.
 
 --only accuracy | svhn | decline | figures    some parts; decline and figures use the fits of the first seed
---models GCM CNN      some rows of accuracy and svhn
+--models GCM CNN      some rows of accuracy and svhn; results are named paper-PART[-100]-GCM-CNN
 --long --epochs 100   with the learning rate and weight decay of long schedules; results are named paper-PART-100
 --validate            hold out and score the last 5,000 training images instead, and write nothing: for choices
 --jobs 2              two fits side by side
@@ -355,18 +355,20 @@ def main():
         command += ["--epochs", str(args.epochs), *["--long"] * args.long]
         if args.jobs != 1:
             command += ["--jobs", str(args.jobs)]
+        name = part + bench.suffix
         if part in ("accuracy", "svhn") and args.models != list(MODELS):
             command += ["--models", *args.models]
+            name += "".join(f"-{model.replace(', ', '-')}" for model in args.models)
         if part == "decline":
             command += ["--images", str(args.images)]
         if part == "svhn" and args.about_svhn:
             command += ["--about-svhn", args.about_svhn]
         head["command"] = shlex.join(command)
         lines, found = PARTS[part](bench)
-        lines = [f"# The paper's experiments: {part}{bench.suffix}", "", origin(head), "", *lines]
+        lines = [f"# The paper's experiments: {name}", "", origin(head), "", *lines]
         print("\n".join(lines))
         if not args.validate:
-            write(f"paper-{part}{bench.suffix}", lines, {**head, "found": found})
+            write(f"paper-{name}", lines, {**head, "found": found})
 
 
 if __name__ == "__main__":
