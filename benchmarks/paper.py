@@ -132,7 +132,7 @@ def accuracy(bench):
 
 
 def svhn(bench):
-    """SVHN, without the clipped variant, of which the paper says nothing here."""
+    """SVHN, without the clipped variant: we know of no figure to compare it with."""
     found = bench.accuracies("svhn", [model for model in bench.args.models if model != "GCM, clipped"])
     n, m = (len(bench.load("svhn")[i]) for i in (0, 2))
     text = f"SVHN, shifts, {bench.about()}, {n:,} digits, percent of {m:,} digits held out."
