@@ -120,15 +120,20 @@ def difference(found):
     return f"GCM minus CNN: {100 * (found['GCM']['mean'] - found['CNN']['mean']):+.2f}."
 
 
+def sentences(*given):
+    """Those that are not empty, as one text."""
+    return " ".join(filter(None, given))
+
+
 def accuracy(bench):
     """Tables 6 and 7, and section 4.3."""
     found = bench.accuracies("cifar10", bench.args.models)
-    text = f"CIFAR-10, shifts and flips, {bench.about()}. Percent of the test images. {difference(found)}".rstrip()
+    text = f"CIFAR-10, shifts and flips, {bench.about()}. Percent of the test images."
     if bench.args.long:
         chosen = "Learning rate and weight decay are those usual for wide ResNets, and were tuned for no model here."
     else:
         chosen = "Learning rate and weight decay are the defaults, chosen for GCM at 5 epochs and for no other model."
-    return [f"{text} {chosen}", "", *accuracy_table(found, PAPER["cifar10"])], found
+    return [sentences(text, difference(found), chosen), "", *accuracy_table(found, PAPER["cifar10"])], found
 
 
 def svhn(bench):
@@ -136,8 +141,8 @@ def svhn(bench):
     found = bench.accuracies("svhn", [model for model in bench.args.models if model != "GCM, clipped"])
     n, m = (len(bench.load("svhn")[i]) for i in (0, 2))
     text = f"SVHN, shifts, {bench.about()}, {n:,} digits, percent of {m:,} digits held out."
-    text = f"{text} {bench.args.about_svhn} {difference(found)}"
-    return [" ".join(text.split()), "", *accuracy_table(found, PAPER["svhn"])], found
+    about = sentences(text, bench.args.about_svhn, difference(found))
+    return [about, "", *accuracy_table(found, PAPER["svhn"])], found
 
 
 # ---- Table 8 ---------------------------------------------------------------------------------------------------------
