@@ -141,12 +141,23 @@ def accuracy(bench):
     return [sentences(text, difference(found), chosen), "", *accuracy_table(found, PAPER["cifar10"])], found
 
 
+def same_mistakes(bench):
+    """What GCM and the CNN misread alike, in words: some of it by labels, or pictures, that nobody could read."""
+    if bench.rows("svhn") != ROWS["svhn"]:
+        return ""
+    _, _, X, y = bench.load("svhn")
+    gcm, cnn = (clf.predict(X) for clf in bench.of_first_seed("svhn", *ROWS["svhn"]))
+    wrong, alike = gcm != y, gcm == cnn
+    text = f"With seed {bench.args.seeds[0]} GCM misreads {wrong.sum():,} digits, "
+    return f"{text}{(wrong & alike).sum():,} of which the CNN takes for the same wrong digit."
+
+
 def svhn(bench):
     """SVHN, and Table 7's comparison on it."""
     found = bench.accuracies("svhn", bench.rows("svhn"))
     n, m = (len(bench.load("svhn")[i]) for i in (0, 2))
     text = f"SVHN, shifts, {bench.about()}, {n:,} digits, percent of {m:,} digits held out."
-    about = sentences(text, bench.args.about_svhn, difference(found))
+    about = sentences(text, bench.args.about_svhn, difference(found), same_mistakes(bench))
     return [about, "", *accuracy_table(found, PAPER["svhn"])], found
 
 
