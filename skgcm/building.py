@@ -125,9 +125,11 @@ def build_net(params, image_format, n_classes, class_weights, n_images=None):
     if class_weights is not None:
         own |= {"criterion__weight": torch.from_numpy(class_weights), "criterion__reduction": "none"}
     further = params["net_params"] or {}
-    taken = sorted(own.keys() & further.keys() | {name for name in further if name.startswith("iterator")})
+    taken = {"optimizer__lr", *own, *params} & further.keys() | {
+        name for name in further if name.startswith("iterator")
+    }
     if taken:
-        raise ValueError(f"net_params has {taken}, which GCMClassifier sets itself: use its own parameters.")
+        raise ValueError(f"net_params has {sorted(taken)}, which GCMClassifier sets itself: use its own parameters.")
     if not params["weight_decay"]:
         del own["optimizer__weight_decay"]
     return GCMNet(**{"criterion": torch.nn.CrossEntropyLoss, **optimizer_params, **own, **further})

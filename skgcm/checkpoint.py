@@ -56,8 +56,8 @@ class Checkpoint:
         _check_restorable(params)
         files.discard_leftovers(self.path)
         self.premises, self.versions = _described(params), container.versions()
-        self.premises["X"] = _fingerprint((rows.dtype.str, len(rows), image_shape), rows)
-        self.premises["y"] = _fingerprint((classes.dtype.str, classes.tolist()), y)
+        self.premises |= {"X.dtype": rows.dtype.name, "X.shape": [len(rows), *image_shape], "X": _fingerprint(rows)}
+        self.premises["y"] = _fingerprint(y, classes.tolist())  # in whatever dtype the labels come
         self.random_state, self.tensors, self.warned = params["random_state"], None, False
         try:
             self.tensors, self.metadata = container.read(self.path, KIND)
@@ -65,7 +65,9 @@ class Checkpoint:
             if self.random_state is None:
                 self.random_state = draw_seed(None)
         except container.ModelFileError as error:
-            raise container.ModelFileError(f"{error} {self._begin_anew}") from error
+            raise container.ModelFileError(
+                f"{error} To begin the training anew, delete {self.path} if it is a checkpoint, or name another file."
+            ) from error
         else:
             with self._parsing():
                 found, seed = dict(self.metadata["premises"]), self.metadata["random_state"]
@@ -227,7 +229,7 @@ def _plain(value):
     return values.encode(value)
 
 
-def _fingerprint(about, array):
+def _fingerprint(array, about=()):
     digest = hashlib.sha256(repr(about).encode())
     digest.update(array)
     return digest.hexdigest()

@@ -100,7 +100,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         Patience of `early_stopping`, in epochs.
     class_weight : dict or "balanced", default=None
         What an image's cross entropy is multiplied by, label to number, 1 where none is given; "balanced": inverse to
-        the frequency of the class.
+        the frequency of the class. Labels that y does not have are ignored where all that it has are given.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Arithmetic of the convolutions in training. "auto": bfloat16 where that is faster (CUDA, AMX, AVX-512 BF16 of
         AMD), else float32. Weights, scores and loss, and all of prediction, are float32. On CUDA float32 convolutions
@@ -112,7 +112,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         fit, started again with the same parameters and data, ends in the same weights, on the CPU to the bit (on the
         same machine, with the same versions and number of threads). See the notes.
     callbacks : list of skorch callbacks, default=None
-        As skorch takes them.
+        As skorch takes them. Losses are recorded of epochs, not of batches, and a callback that ends training does so,
+        by a KeyboardInterrupt, at the end of an epoch.
     net_params : dict, default=None
         Further parameters of the skorch net, e.g. ``{"criterion__label_smoothing": 0.1}``; ``{"compile": True}``
         trains through torch.compile, ``{"cuda_graph": True}`` replays training steps on CUDA from a graph. Those that
@@ -143,8 +144,9 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     net_ : skorch.NeuralNet
         The trained net; ``net_.network`` is the :class:`skgcm.network.GCM`.
     history_ : list of dict
-        ``train_loss``, ``valid_loss`` (with early stopping) and ``dur`` in seconds, epoch by epoch. The penalty of
-        `sparsity` is in the first, and not in the second, by which a fit is stopped.
+        ``train_loss``, ``valid_loss`` (with early stopping), whether they are the lowest so far (``train_loss_best``)
+        and ``dur`` in seconds, epoch by epoch. The penalty of `sparsity` is in the first, and not in the second, by
+        which a fit is stopped.
 
     See Also
     --------
@@ -339,7 +341,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             rows, y = self._validate_training(X, y, None, first=not warm)
             saved, random_state = None, self.random_state
             if self.checkpoint is not None:
-                saved = Checkpoint(self.get_params(deep=False), self.image_shape_, rows, self.classes_, y)
+                saved = Checkpoint(self._all_params(), self.image_shape_, rows, self.classes_, y)
                 random_state = saved.random_state
             net = self._build_net(y, len(y), random_state=random_state)
             if warm:
@@ -374,8 +376,12 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         """
         with process.default_modes(), self._unchanged_on_error():
             first = not hasattr(self, "net_")
-            if first and classes is None and self.n_classes is None:
-                raise ValueError("classes must be passed on the first call to partial_fit, unless n_classes is given.")
+            if first and classes is None:
+                if self.n_classes is None:
+                    raise ValueError(
+                        "classes must be passed on the first call to partial_fit, unless n_classes is given."
+                    )
+                classes = np.arange(self.n_classes)
             if self.class_weight == "balanced":
                 raise ValueError("class_weight='balanced' needs all labels at once. For partial_fit, pass a dict.")
             rows, y = self._validate_training(X, y, classes, first)
@@ -435,13 +441,17 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
                     "warm_start=False."
                 )
 
+    def _all_params(self):
+        """The parameters, also those that a subclass's own `__init__` sets and does not take."""
+        return {name: getattr(self, name) for name in GCMClassifier._get_param_names()} | self.get_params(deep=False)
+
     def _build_net(self, y, n_images=None, **other_params):
         if self.second_look and not self.mosaic:
             raise ValueError(
                 f"second_look={self.second_look!r} is a share of the mosaics, and mosaic=0 makes none. Set mosaic=4, "
                 "or second_look=0."
             )
-        params = {**self.get_params(deep=False), **other_params}
+        params = {**self._all_params(), **other_params}
         image_format = images.ImageFormat(self.image_shape_, self.channels_first, self.value_range_)
         return building.build_net(params, image_format, len(self.classes_), self._class_weights(y), n_images)
 
@@ -453,11 +463,14 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             present = np.unique(y)  # a class without images has no say in the loss
             weights[present] = compute_class_weight("balanced", classes=present, y=y)
         else:
-            of = np.fromiter(self.class_weight, dtype=object, count=len(self.class_weight))
-            positions = labels.indices(of, self.classes_, "class_weight")
+            given, position = self.class_weight, {label: j for j, label in enumerate(self.classes_.tolist())}
+            if not position.keys() <= given.keys():  # then a label that is none of these may be misspelt
+                keys = np.fromiter(given, object, len(given))
+                labels.indices(keys, self.classes_, "class_weight", "Name labels as y has them.")
             try:
                 with np.errstate(over="ignore"):
-                    weights[positions] = list(self.class_weight.values())
+                    for label in given.keys() & position.keys():
+                        weights[position[label]] = given[label]
             except (OverflowError, TypeError, ValueError) as error:
                 raise ValueError(f"class_weight={self.class_weight!r} must have numbers as weights.") from error
             if not (np.isfinite(weights).all() and (weights >= 0).all()):
@@ -569,7 +582,9 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         learns too much trust in them. Fit it on other images, or on maps that are cross-fitted: each image's by a
         classifier that was fitted without it.
         """
-        evidence = self._explain(self._validate_rows(X), None)
+        rows = self._validate_rows(X)
+        self._validate_params()  # this one may change after the fit
+        evidence = self._explain(rows, None)
         features = evidence.cwm if self.transform_maps == "weights" else evidence.pixel_contributions
         return features.reshape(len(features), -1)
 

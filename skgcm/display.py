@@ -16,6 +16,15 @@ BLUES = ["#053061", "#2166ac", "#4393c3", "#92c5de", "#d1e5f0"]
 REDS = ["#fddbc7", "#f4a582", "#d6604d", "#b2182b", "#67001f"]
 
 
+def _kinds(labels):
+    """Which there are in an array, whatever its dtype, of things that are never equal; None is an unknown label."""
+    return {
+        "text" if isinstance(label, str) else "bytes" if isinstance(label, bytes) else "numbers"
+        for label in labels.ravel().tolist()
+        if label is not None
+    }
+
+
 def _import_pyplot():
     try:
         import matplotlib.pyplot as plt
@@ -228,9 +237,13 @@ class ContributionDisplay:
             raise ValueError(
                 f"y has shape {y.shape}; expected ({n},), one true label for each image of the explanation"
             )
-        own, known = y.dtype, self.explanation.classes.dtype
-        if object not in (own, known) and (own.kind in "US") != (known.kind in "US"):
-            raise ValueError(f"y has dtype {own} and the classes {known}: text is never a number. Convert y.")
+        classes = self.explanation.classes
+        own, known = _kinds(y), _kinds(classes)
+        if own and known and not own & known:
+            raise ValueError(
+                f"y has dtype {y.dtype} and holds {' and '.join(sorted(own))}, and the classes, {classes.dtype}, are "
+                f"{' and '.join(sorted(known))}: no label is equal to another. Convert y."
+            )
         return y
 
     def _show(self, axes, picture, layout, **colours):
@@ -286,7 +299,7 @@ class ContributionDisplay:
             other = "the mean over classes" if against == "mean" else f"that to {against}"
             length = layout.bar()[3] * layout.canvas[1]
             what, note = f"{what} minus", fit_text(other, length, size=TEXT_SIZE, max_lines=1)
-        self.colorbar_.set_label(f"{what}\n{note}", size=TEXT_SIZE)
+        self.colorbar_.set_label(f"{what}\n{note}", size=TEXT_SIZE, parse_math=False)
         self.colorbar_.ax.tick_params(labelsize=TEXT_SIZE - 1)
         self.colorbar_.outline.set_linewidth(0.5)
 

@@ -174,7 +174,7 @@ def guess_shape(shape, channels_first=False):
     if side >= 8 and 3 * side * side == length:
         raise ValueError(
             f"X has rows of {length} = 3 * {side} * {side} values. If these are colour images, say "
-            f"image_shape=({side}, {side}, 3); if not, say image_shape=(1, {length})."
+            f"image_shape=({side}, {side}, 3); if not, say image_shape=(rows, columns), or (1, {length}) for signals."
         )
     return 1, length, 1
 
@@ -199,6 +199,11 @@ def check_shape(shape, expected, channels_first, source):
         message += f" The channels are {'last' if channels_first else 'first'}: pass X.transpose{axes}."
     elif shape in (expected, expected[:2], other):
         message += " For a single image pass X[None]."
+    elif len(shape) > 2 and expected[:2] == (shape[2:] if channels_first and len(shape) == 4 else shape[1:3]):
+        message += (
+            " They differ in channels alone: make the images grey, or of colour. skgcm.datasets.load_image_folder does "
+            "so with mode='L' or mode='RGB'."
+        )
     elif len(shape) == 2:
         message += f" Rows must have {rows * columns * channels} values."
     else:

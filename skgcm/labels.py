@@ -8,11 +8,14 @@ import numpy as np
 def unique(labels, name):
     """The sorted classes (N,) of labels. `name` is for errors."""
     try:
-        return np.unique(np.asarray(labels))
+        found = np.unique(np.asarray(labels))
     except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
             f"{name} has labels that cannot be sorted ({error}). Use strings or integers alone."
         ) from error
+    if found.dtype.kind == "f" and not np.isfinite(found).all():
+        raise ValueError(f"{name} has labels that are not finite, {found.tolist()}. Use strings or integers alone.")
+    return found
 
 
 def find(labels, n_classes=None, name="y"):
@@ -37,7 +40,8 @@ def indices(labels, classes, name, remedy=""):
     try:
         found = [position[label] for label in labels.ravel().tolist()]
     except KeyError as error:
-        message = f"{name} has the label {error.args[0]!r}, but the classes are {_some(classes)}."
+        label = error.args[0].item() if isinstance(error.args[0], np.generic) else error.args[0]
+        message = f"{name} has the label {label!r}, but the classes are {_some(classes)}."
         raise ValueError(f"{message} {remedy}".rstrip()) from None
     except TypeError as error:
         raise ValueError(f"{name} has what is no label ({error}); the classes are {_some(classes)}.") from error

@@ -60,9 +60,11 @@ def check_values(rows, value_range):
     width = high - low
     smallest, largest = float(rows.min()), float(rows.max())
     if smallest < low - width or largest > high + width:
+        first = np.flatnonzero((rows.min(axis=1) < low - width) | (rows.max(axis=1) > high + width))[0]
         raise ValueError(
-            f"X has values from {smallest:g} to {largest:g}, far outside value_range ({low:g}, {high:g}). Scale X as "
-            "the training images were scaled, or fit with the value_range that X has."
+            f"X has values from {smallest:g} to {largest:g}, far outside value_range ({low:g}, {high:g}), and image "
+            f"{first} is the first that has. Scale X as the training images were scaled, np.clip it where a few pixels "
+            "are to blame, or fit with the value_range that X has."
         )
     tiny = width > 2 and low <= smallest < largest <= low + min(1, width / 100)
     below, above = low - width / 2, high + width / 2

@@ -17,6 +17,7 @@ from skgcm.augmentation import augmented
 from skgcm.batches import Batches
 from skgcm.graphs import Step, autocast
 
+BATCH_SIZES = {"train_batch_size", "valid_batch_size"}  # what skorch's callbacks find of a batch, but for its loss
 WARM_UP = 0.25  # share of a one-cycle schedule in which the learning rate rises
 
 
@@ -171,6 +172,9 @@ class GCMNet(NeuralNetClassifier):
         with heap.reserved():
             self.fit_loop(X, y, **fit_params)
         self.notify("on_train_end", X=X, y=y)
+        for epoch in self.history:
+            if epoch["batches"] == [{}]:
+                epoch["batches"].clear()
         return self
 
     def fit_loop(self, X, y=None, epochs=None, checkpoint=None, **fit_params):
@@ -247,6 +251,7 @@ class GCMNet(NeuralNetClassifier):
                 group["lr"] = rate
             self.notify("on_batch_begin", batch=batch, training=True)
             step = self.train_step(batch, **options)
+            self.history.record_batch("train_batch_size", len(batch[0]))
             self.notify("on_batch_end", batch=batch, training=True, **step)
             losses.append(step["loss"].detach())
             sizes.append(len(batch[0]))
@@ -259,6 +264,7 @@ class GCMNet(NeuralNetClassifier):
         for batch in batches:
             self.notify("on_batch_begin", batch=batch, training=False)
             step = self.validation_step(batch)
+            self.history.record_batch("valid_batch_size", len(batch[0]))
             self.notify("on_batch_end", batch=batch, training=False, **step)
             losses.append(step["loss"])
             sizes.append(len(batch[0]))
@@ -269,9 +275,11 @@ class GCMNet(NeuralNetClassifier):
             if not math.isfinite(loss):
                 raise self._diverged(f"{name} is {loss}")
             self.history.record(name, loss)
+            self.history.record(f"{name}_best", all(loss < epoch.get(name, math.inf) for epoch in self.history[:-1]))
         self._check_finite()
-        if not any(self.history[-1]["batches"]):  # nobody wrote there
-            self.history[-1]["batches"].clear()
+        batches = self.history[-1]["batches"]
+        if all(batch.keys() <= BATCH_SIZES for batch in batches):  # no callback wrote there
+            batches[:] = [{}]  # skorch's callbacks want a last one
 
     def _check_finite(self):
         """The last step spoils no loss, and what overflows in batch norm or the optimizer none at all."""

@@ -254,13 +254,13 @@ def _changed(X):
     [
         (lambda X, y: (_changed(X), y), "X is not the same"),
         (lambda X, y: (X[::-1], y), "X is not the same"),
-        (lambda X, y: (X.astype(np.int16), y), "X is not the same"),
-        (lambda X, y: (X.transpose(0, 2, 1), y), "X is not the same"),
-        (lambda X, y: (X.reshape(36, 3, 14), y), "X is not the same"),
+        (lambda X, y: (X.astype(np.int16), y), r"X\.dtype='int16' was 'uint8', X is not the same"),
+        (lambda X, y: (X.transpose(0, 2, 1), y), r"X\.shape=\[36, 7, 6, 1\] was \[36, 6, 7, 1\], X is not the same"),
+        (lambda X, y: (X.reshape(36, 3, 14), y), r"X\.shape=\[36, 3, 14, 1\] was \[36, 6, 7, 1\]"),
         (lambda X, y: (X, y[::-1]), "y is not the same"),
         (lambda X, y: (X, y + 1), "y is not the same"),
         (lambda X, y: (X, y.astype(str)), "y is not the same"),
-        (lambda X, y: (X[:35], y[:35]), "X is not the same, y is not the same"),
+        (lambda X, y: (X[:35], y[:35]), r"X\.shape=\[35, 6, 7, 1\] .*, X is not the same, y is not the same"),
     ],
     ids=["a-pixel", "order", "dtype", "transposed", "shape", "labels", "names", "strings", "fewer"],
 )
@@ -273,6 +273,15 @@ def test_other_data_are_named(change, which, finished):
 def test_the_same_data_in_another_layout_are_the_same(layout, finished):
     X, y = draw()
     assert_same(GCMClassifier(**TINY, checkpoint=finished).fit(layout(X), y.tolist()), GCMClassifier(**TINY).fit(X, y))
+
+
+def test_the_same_labels_in_another_dtype_are_the_same(path):
+    X, y = draw()
+    names = y.astype(str)
+    GCMClassifier(**TINY, checkpoint=path).fit(X, names)
+    for same in (names.astype(object), names.astype("<U9")):
+        clf = GCMClassifier(**TINY, checkpoint=path).fit(X, same)
+        assert clf.classes_.dtype == same.dtype
 
 
 @pytest.mark.parametrize("package", ["skgcm", "torch", "scikit-learn", "skorch", "numpy"])

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from scipy.sparse import csr_array
+from sklearn.base import clone
 from sklearn.datasets import load_digits
 from skorch.callbacks import ProgressBar
 
@@ -333,8 +334,15 @@ def test_class_weight_moves_the_decision():
         clf = GCMClassifier(**{**SMALL, "max_epochs": 5}, class_weight=weight).fit(X, y)
         shares.append(clf.predict_proba(X)[:, 0].mean())
     assert shares[0] > shares[1] + 0.1
-    with pytest.raises(ValueError, match="class_weight has the label 7"):
+    with pytest.raises(ValueError, match=r"class_weight has the label 7, .*Name labels as y has them"):
         GCMClassifier(**SMALL, class_weight={7: 1}).fit(X, y)
+
+
+def test_class_weight_may_name_classes_that_a_fold_lacks(colour):
+    X, y = colour
+    weights = {0: 2, 1: 1, 2: 1}
+    one, other = (GCMClassifier(**SMALL, class_weight=w).fit(X, y) for w in (weights, {**weights, 7: 9}))
+    np.testing.assert_array_equal(one.decision_function(X), other.decision_function(X))
 
 
 def test_balanced_is_inverse_to_the_frequency(colour):
@@ -416,6 +424,50 @@ def test_callbacks_and_net_params_reach_the_net(colour):
         GCMClassifier(**SMALL, net_params={"lr": 1}).fit(*colour)
     with pytest.raises(ValueError, match=r"unexpected argument.* criterium"):
         GCMClassifier(**SMALL, net_params={"criterium": 1}).fit(*colour)
+    for name in ("optimizer__lr", "warm_start"):
+        with pytest.raises(ValueError, match=rf"net_params has \['{name}'\]"):
+            GCMClassifier(**SMALL, net_params={name: 1}).fit(*colour)
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("Checkpoint", {"load_best": True}),
+        ("Checkpoint", {"monitor": "train_loss_best"}),
+        ("Checkpoint", {"monitor": None, "f_params": "{last_epoch[epoch]}.pt"}),
+        ("TrainEndCheckpoint", {}),
+        ("BatchScoring", {"scoring": "accuracy", "lower_is_better": False, "name": "accuracy"}),
+    ],
+)
+def test_callbacks_of_skorch_find_what_they_want(name, params, colour, tmp_path):
+    from skorch import callbacks
+
+    where = {} if name == "BatchScoring" else {"dirname": tmp_path / "kept"}
+    callback = getattr(callbacks, name)(**params, **where)
+    clf = GCMClassifier(**SMALL, callbacks=[callback], early_stopping=True).fit(*colour)
+    assert clf.predict(colour[0]).shape == (96,)
+    assert all(type(epoch[f"{which}_loss_best"]) is bool for epoch in clf.history_ for which in ("train", "valid"))
+    if where:
+        assert any(where["dirname"].glob("*.pt"))
+    else:
+        assert 0 <= clf.history_[-1]["accuracy"] <= 1
+
+
+def test_a_subclass_may_take_fewer_parameters(colour):
+    class Quick(GCMClassifier):
+        def __init__(self, max_epochs=1, hint=None):
+            super().__init__(max_epochs=max_epochs, device="cpu", random_state=0)
+            self.hint = hint
+
+    clf = clone(Quick(hint=3)).fit(*colour)
+    assert clf.hint == 3
+    assert len(clf.history_) == 1
+
+
+def test_transform_maps_is_checked_where_it_acts(colour):
+    clf = GCMClassifier(**SMALL).fit(*colour).set_params(transform_maps="weight")
+    with pytest.raises(ValueError, match="'transform_maps' parameter"):
+        clf.transform(colour[0])
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw", torch.optim.RMSprop], ids=str)
@@ -675,6 +727,11 @@ def test_classes_of_partial_fit_are_named(colour):
     for classes, message in (([[0, 1], [2]], "classes has labels that cannot"), ([0, 1], "y has the label 2")):
         with pytest.raises(ValueError, match=message):
             clf.partial_fit(*colour, classes=classes)
+    with pytest.raises(ValueError, match="classes has labels that are not finite"):
+        clf.partial_fit(*colour, classes=[0, 1, 2, np.nan])
+    X, y = colour
+    with pytest.raises(ValueError, match=r"y has the label 4, but the classes are \[0, 1, 2\]"):
+        GCMClassifier(3, **SMALL).partial_fit(X, 2 * y)
     clf.partial_fit(*colour, classes=[0, 1, 2])
     with pytest.raises(ValueError, match="classes has labels that cannot"):
         clf.partial_fit(*colour, classes=[0, None, 2])

@@ -85,6 +85,11 @@ def test_evidence_versus_a_class_says_so(against, text, n, factor, prefix):
     assert display.colorbar_.ax.get_ylabel() == f"size of contribution minus\n{text}"
 
 
+def test_labels_are_no_formulas():
+    evidence = make(labels=np.array(["$x_{$", "dog", "bird"]))
+    evidence.versus("$x_{$").plot(y=["$x_{$"] * 2).figure_.draw_without_rendering()
+
+
 def test_one_symmetric_scale_for_everything():
     display = make(n=3, k=4).plot()
     limits = {axes.images[0].get_clim() for axes in display.axes_.flat}
@@ -365,9 +370,11 @@ def test_from_estimator_wants_a_fitted_one():
         ({"y": ["cat"]}, r"y has shape \(1,\); expected \(2,\)"),
         ({"y": [["cat"], ["dog"]]}, r"y has shape \(2, 1\); expected \(2,\)"),
         ({"y": "cat"}, r"y has shape \(\); expected \(2,\)"),
-        ({"y": [1, 2]}, r"y has dtype int64 and the classes .*: text is never a number"),
+        ({"y": [1, 2]}, r"y has dtype int64 and holds numbers, .*<U4, are text: no label is equal to another"),
+        ({"y": np.array([1, None], object)}, "y has dtype object and holds numbers"),
+        ({"y": [b"cat", b"dog"]}, r"y has dtype \|S3 and holds bytes"),
     ],
-    ids=["kind", "too few", "column", "bare label", "numbers"],
+    ids=["kind", "too few", "column", "bare label", "numbers", "objects", "bytes"],
 )
 def test_errors_say_what_was_given_and_what_is_expected(arguments, message):
     with pytest.raises(ValueError, match=message):

@@ -186,6 +186,11 @@ def test_transparent_palette_entry_is_black(tmp_path, name):
     assert pixels_of(tmp_path, name, image, transparency=0).tolist() == [[[0, 0, 0], [30, 240, 50]]]
 
 
+def test_transparent_grey_of_16_bits_is_black(tmp_path):
+    image = Image.fromarray(np.array([[40000, 40001]], np.uint16))
+    assert pixels_of(tmp_path, "1.png", image, transparency=40000).tolist() == [[[0], [156]]]
+
+
 def test_first_frame(tmp_path):
     frames = [Image.fromarray(GREY + i) for i in range(3)]
     out = pixels_of(tmp_path, "1.tif", frames[0], save_all=True, append_images=frames[1:])
@@ -346,6 +351,20 @@ def test_file_that_is_no_image(tmp_path, mode):
     with pytest.raises(ValueError, match=r"2\.png' as an image: its content is in no image format.*Repair") as caught:
         load_image_folder(tmp_path, mode=mode)
     assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_a_link_to_nowhere_is_no_file_to_leave_out(tmp_path):
+    save(tmp_path / "a/1.png", GREY)
+    (tmp_path / "a/2.png").symlink_to("not-fetched.png")
+    with pytest.raises(ValueError, match=r"2\.png' as an image: .*No such file"):
+        load_image_folder(tmp_path)
+
+
+def test_a_huge_picture_needs_no_repair(tmp_path, monkeypatch):
+    save(tmp_path / "a/1.png", GREY)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1)
+    with pytest.raises(ValueError, match=r"1\.png' .*Make it smaller or.*MAX_IMAGE_PIXELS"):
+        load_image_folder(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["2.png", "2.jpg", "2.tif", "2.bmp", "2.gif", "2.webp"])

@@ -40,7 +40,7 @@ def test_guess_shape(shape, channels_first, expected):
         ((5, 16, 18, 3), True, r"looks like channels last.*leave out channels_first.*image_shape=\(18, 3, 16\)"),
         ((5, 16, 16, 13), True, "looks like channels last"),
         ((32, 40, 3), False, r"single colour image.*X\[None\].*image_shape=\(40, 3\)"),
-        ((5, 3072), False, r"image_shape=\(32, 32, 3\).*image_shape=\(1, 3072\)"),
+        ((5, 3072), False, r"image_shape=\(32, 32, 3\).*image_shape=\(rows, columns\), or \(1, 3072\)"),
         ((5, 192), False, r"image_shape=\(8, 8, 3\)"),
     ],
 )
@@ -72,7 +72,9 @@ def test_images_of_few_rows_and_many_channels_can_be_named():
         ((5, 32, 32, 3), True, r"transpose\(0, 3, 1, 2\)"),
         ((32, 32, 3), False, r"X\[None\]"),
         ((5, 31, 32, 3), False, "Resize or crop"),
-        ((5, 32, 32), False, r"which was asked for"),
+        ((5, 32, 32, 1), False, "differ in channels alone.*mode='L' or mode='RGB'"),
+        ((5, 4, 32, 32), True, "differ in channels alone"),
+        ((5, 32, 32), False, "which was asked for. They differ in channels alone"),
         ((5, 100), False, "Rows must have 3072 values"),
     ],
 )

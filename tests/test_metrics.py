@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from skgcm import GCMClassifier
@@ -225,8 +226,15 @@ def test_boxes_by_hand(boxes, energy, hit):
 
 
 def test_one_box_for_each_image_needs_no_list():
-    maps = np.concatenate([MAP, MAP])
-    assert energy_in_boxes(maps, np.array([(0, 0, 1, 1), (1, 1, 3, 2)])).tolist() == [0.5, 0.375]
+    maps, boxes = np.concatenate([MAP, MAP]), np.array([(0, 0, 1, 1), (1, 1, 3, 2)])
+    assert energy_in_boxes(maps, boxes).tolist() == [0.5, 0.375]
+    frame = pd.DataFrame(boxes, columns=["left", "top", "right", "bottom"])
+    assert energy_in_boxes(maps, frame).tolist() == [0.5, 0.375]
+
+
+@pytest.mark.parametrize("maps", [np.zeros((1, 2, 3)), -np.ones((1, 2, 3))], ids=["nothing", "against"])
+def test_no_evidence_hits_nothing(maps):
+    assert pointing_game(maps, [[(0, 0, 3, 2)]]).tolist() == [False]
 
 
 @pytest.mark.parametrize("metric", [energy_in_boxes, pointing_game])
@@ -287,6 +295,14 @@ def test_boxes_of_other_images():
 def brightness(X):
     bright = X.reshape(len(X), -1).mean(axis=1) / 100
     return np.column_stack([1 - bright, bright])
+
+
+def test_the_mean_colour_is_the_mean_of_float32_too():
+    X = np.ones((5, 64, 64, 1), np.float32)
+    X[0, 0, 0] = 1e8  # float32 sums end here
+    filled = []
+    deletion_curve(lambda X: filled.append(X[1, 0, 0]) or np.full((5, 2), 0.5), X, X, np.zeros(5, int), n_steps=1)
+    assert filled[1] == pytest.approx((1e8 + X.size - 1) / X.size, rel=1e-6)
 
 
 def test_curves_by_hand():

@@ -38,8 +38,8 @@ def test_value_range_is_checked(given):
 
 def test_values_far_outside_are_an_error_and_near_ones_are_not():
     ranges.check_values(np.array([[-0.9, 1.9, *[0.5] * 38]]), (0, 1))
-    with pytest.raises(ValueError, match=r"values from 0 to 255, far outside value_range \(0, 1\)"):
-        ranges.check_values(np.array([[0, 255]], np.uint8), (0.0, 1.0))
+    with pytest.raises(ValueError, match=r"from 0 to 255, far outside value_range \(0, 1\), and image 1 is .*np\.clip"):
+        ranges.check_values(np.array([[0, 1], [0, 255], [255, 0]], np.uint8), (0.0, 1.0))
 
 
 @pytest.mark.parametrize(

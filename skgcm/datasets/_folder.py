@@ -37,6 +37,8 @@ def _to_8_bits(image, file_format):
     # Pillow before 11 reads a 16-bit PNG as mode I, and every version a 16-bit PGM, both as 0 ... 65535.
     if image.mode.startswith("I;16") or (image.mode == "I" and file_format in {"PNG", "PPM"}):
         values = np.asarray(image).astype(np.uint32)  # native byte order, and room for + 128
+        if "transparency" in image.info:
+            values[values == image.info["transparency"]] = 0  # on black, while it is known which are
         return Image.fromarray(((values + 128) // 257).astype(np.uint8))
     if image.mode[0] in "IF":
         raise ValueError(
@@ -81,9 +83,10 @@ def _naming_the_file(read, file, *args):
     except Exception as error:  # OSError, SyntaxError, ValueError, struct.error, ...: every format has its own
         unknown = isinstance(error, UnidentifiedImageError)
         reason = "its content is in no image format that Pillow reads" if unknown else str(error).rstrip(".")
-        raise ValueError(
-            f"Cannot read {str(file)!r} as an image: {reason}. Repair the file, or move it out of the class folder."
-        ) from error
+        remedy = "Repair the file, or move it out of the class folder."
+        if isinstance(error, Image.DecompressionBombError):
+            remedy = "Make it smaller or, where you know what it is, raise PIL.Image.MAX_IMAGE_PIXELS."
+        raise ValueError(f"Cannot read {str(file)!r} as an image: {reason}. {remedy}") from error
 
 
 def _visible(folder):
@@ -99,8 +102,8 @@ def _list_files(path, formats):
         raise NotADirectoryError(f"{given} is a file, not a folder. {LAYOUT} Unpack an archive first.")
     extensions = {extension for extension, name in Image.registered_extensions().items() if name in formats}
 
-    def is_image(entry):
-        return entry.suffix.lower() in extensions and entry.is_file()
+    def is_image(entry):  # a link to nowhere is one that cannot be read, and not a file to leave out
+        return entry.suffix.lower() in extensions and (entry.is_file() or not entry.exists())
 
     entries = _visible(path)
     folders = [entry for entry in entries if entry.is_dir()]

@@ -162,6 +162,7 @@ def grid_pointing_game(
 def _box_masks(boxes, shape):
     """Boolean (n, R, C) from boxes, image by image: True inside any of an image's boxes."""
     n, n_rows, n_columns = shape
+    boxes = boxes.to_numpy() if hasattr(boxes, "to_numpy") else boxes  # a data frame iterates over its columns' names
     if len(boxes) != n:
         raise ValueError(f"boxes are of {len(boxes)} images, maps of {n}. Pass a list of boxes for each image.")
     masks = np.empty(shape, dtype=bool)
@@ -228,7 +229,8 @@ def pointing_game(maps, boxes):
     Returns
     -------
     ndarray (n,) bool
-        Its mean is the share of hits. Of several largest pixels the first, row by row, counts.
+        Its mean is the share of hits. Of several largest pixels the first, row by row, counts; where none is positive,
+        there is no hit.
 
     Raises
     ------
@@ -247,5 +249,6 @@ def pointing_game(maps, boxes):
     array([ True])
     """
     maps, inside = _maps_and_boxes(maps, boxes)
-    largest = maps.reshape(len(maps), -1).argmax(axis=1)
-    return inside.reshape(len(maps), -1)[np.arange(len(maps)), largest]
+    maps, inside = maps.reshape(len(maps), -1), inside.reshape(len(maps), -1)
+    at = np.arange(len(maps)), maps.argmax(axis=1)
+    return inside[at] & (maps[at] > 0)

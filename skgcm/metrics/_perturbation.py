@@ -72,7 +72,7 @@ def deletion_curve(predict_proba, X, maps, y, *, order="most", fill="mean", n_st
             raise ValueError(f"{name}={value!r} is not one of {known}.")
     if not isinstance(n_steps, Integral) or n_steps < 1:
         raise ValueError(f"n_steps={n_steps!r} must be an integer, 1 or more.")
-    filled = np.zeros(X.shape[3:]) if fill == "black" else X.mean(axis=(0, 1, 2))
+    filled = np.zeros(X.shape[3:]) if fill == "black" else X.mean(axis=(0, 1, 2), dtype=np.float64)
     filled = np.round(filled) if X.dtype.kind in "iub" else filled
     ranks = np.argsort(maps.reshape(len(X), -1), axis=1, kind="stable")
     rank = np.empty_like(ranks)
