@@ -157,9 +157,9 @@ TRIED = {
 }
 
 
-def fitted(name, X, y, epochs=EPOCHS):
+def fitted(name, X, y):
     row = TRIED[name]
-    params = {"max_epochs": epochs, "augment": "shift+flip", "precision": "float32", "random_state": 0}
+    params = {"max_epochs": EPOCHS, "augment": "shift+flip", "precision": "float32", "random_state": 0}
     params |= {"mosaic": 2 if row.sparsity else 0, "sparsity": row.sparsity, **row.params}  # Trial has the sides
     with (
         patch.object(building, "GCMNet", type("Trial", (row.net,), row.trial)),

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from _cnn import CNN, for_captum
-from _common import in_process, in_turn, machine, origin, ratio, seconds, spread, versions, write
+from _common import machine, origin, spread, versions, write
+from _timing import in_process, in_turn, ratio, seconds
 from torch import nn
 
 from skgcm import GCMClassifier
@@ -34,10 +35,10 @@ COUNTS = [(n, 32) for n in (1_000, 2_000, 5_000, 10_000, 20_000, 50_000)]  # ima
 SIDES = [(2**21 // side**2, side) for side in (16, 32, 64, 128, 256)]
 
 
-def draw(n, side=32, n_classes=10):
+def draw(n, side=32):
     rng = np.random.default_rng(0)
     X = rng.integers(0, 256, (n, side, side, 3), dtype=np.uint8)
-    return X, np.arange(n) % n_classes
+    return X, np.arange(n) % 10
 
 
 class Plain(GCM):
@@ -260,7 +261,7 @@ def training_step(kind, n_classes):
 
 
 def growth_of_peak(function):
-    """The same of the GPU's memory where there is one, else of resident memory."""
+    """How far the GPU's memory (where there is none, resident memory) rises above what it is now, MB."""
     if CUDA:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()

@@ -64,15 +64,15 @@ class Layout:
         Lines of text in the longest class label.
     cell : float
         Size of a map: the square root of its area, in inches.
-    canvas : tuple of float (width, height), optional
-        What there is to draw on. Default: exactly what is needed, `width` and `height`.
+    canvas : tuple of float (width, height) or None
+        What there is to draw on. None: exactly what is needed, `width` and `height`.
     """
 
     MARGIN, SIGN, PADDING, GAP = 0.08, 0.22, 0.07, 0.05
     LINE, LABEL_GAP, SCORE, LINE_GAP, BLOCK_GAP = 0.15, 0.07, 0.22, 0.14, 0.25
     BAR, BAR_TEXT = 0.12, 0.95
 
-    def __init__(self, n_images, n_classes, shape, *, abreast, label_lines=1, cell=1.0, canvas=None):
+    def __init__(self, n_images, n_classes, shape, *, abreast, label_lines, cell, canvas):
         # A map one pixel high must stay visible: beyond 3 to 1, pixels are no longer drawn square.
         self.aspect = min(max(shape[0] / shape[1], 1 / 3), 3)
         self.map_width, self.map_height = cell / math.sqrt(self.aspect), cell * math.sqrt(self.aspect)

@@ -116,7 +116,7 @@ def build_net(params, image_format, n_classes, class_weights, n_images=None):
         "batch_size": resolve_batch_size(params["batch_size"], n_images),
         "train_split": split,
         "callbacks": callbacks,
-        "device": device.type if device.index is None else str(device),
+        "device": str(device),
         "seed": seed,
     }
     own |= {f"module__{name}": params[name] for name in NETWORK_PARAMS}

@@ -119,7 +119,8 @@ class Checkpoint:
                 part, name = key.split("/", 1)
                 parts[part][name] = tensor
             stopping = _early_stopping(net)
-            for weights in (parts["module"],) if stopping is None else (parts["best"], parts["module"]):
+            keeps_best = stopping is not None and stopping.load_best
+            for weights in (parts["best"], parts["module"]) if keeps_best else (parts["module"],):  # the last one stays
                 net.module_.load_state_dict(weights)
                 check_variances(net.network)
             net.criterion_.load_state_dict(parts["criterion"])
@@ -128,7 +129,7 @@ class Checkpoint:
             if stopping is not None:
                 for name, kind in STOPPING.items():
                     setattr(stopping, name, kind(self.metadata["early_stopping"][name]))
-                stopping.best_model_weights_ = parts["best"]
+                stopping.best_model_weights_ = parts["best"] or None
             finished, then, now = self.metadata["finished"], self.metadata["versions"], self.versions
             others = [f"{name} {then[name]} (this is {now[name]})" for name in VERSIONS if then[name] != now[name]]
         if not finished and others:

@@ -12,10 +12,9 @@ BLOCK = 2**24  # bytes; glibc maps blocks of 32 MB and more one by one, and unma
 def reserved():
     """Context in which C's allocator does not return to the kernel what it is about to ask for again.
 
-    glibc gives the free end of its heap back, and receives it anew page by page, each a fault and a zeroing: 4,400 of
-    them in a step of 64 small images, an eighth of its time. An empty block above the memory of a step keeps that
-    memory from being the end of the heap. None of this is touched, so it takes addresses and no memory; with other
-    allocators it does nothing.
+    glibc gives the free end of its heap back, and receives it anew page by page, each a fault and a zeroing: thousands
+    in a step of 64 small images. An empty block above the memory of a step keeps that memory from being the end of the
+    heap. None of this is touched, so it takes addresses and no memory; with other allocators it does nothing.
     """
     torch.empty(2 * BLOCK - 2**16, dtype=torch.uint8)  # freed at once: glibc then takes blocks up to this from its heap
     below = [torch.empty(BLOCK, dtype=torch.uint8) for _ in range(RESERVED // BLOCK)]

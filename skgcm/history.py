@@ -10,8 +10,8 @@ from skgcm import values
 
 PREFIX = "history/"  # of the tensors' names
 DTYPES = {bool: torch.uint8, int: torch.int64, float: torch.float64}
-# An epoch is a dict in Python, and takes ten times its bytes in a file: as much as 8 values beside its own. This keeps
-# a history to some 4 MiB: 10,833 epochs of 4 values.
+# In memory an epoch is a dict, which costs what some 8 values more would: epochs * (8 + values of each) may be at most
+# this, so that a history takes some 4 MiB: 10,833 epochs of 4 values.
 MAX_VALUES = 130_000
 TYPES = {dtype: kind for kind, dtype in DTYPES.items()}
 

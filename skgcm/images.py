@@ -34,10 +34,10 @@ class ImageFormat:
     def scale(self, images):
         """Any numbers in the value range -> float32 in [0, 1]. Nothing is clipped."""
         low, high = self.value_range
-        # float32 must not cost digits: it holds all integers of 16 bits, no more, and a range like (0, 1e-50) or
-        # (1000.1, 1000.2) neither
+        # float32 must not cost digits: it holds all numbers of 16 bits, no integers of more, and no range like
+        # (0, 1e-50) or (1000.1, 1000.2)
         size = max(abs(low), abs(high))
-        narrow = images.dtype in (torch.float32, torch.float16) or images.dtype.itemsize == 1
+        narrow = images.dtype == torch.float32 or images.dtype.itemsize <= 2
         narrow = narrow and high - low > 2**-64 and size < min(2**64, 16 * (high - low))
         images = images.to(torch.float32 if narrow else torch.float64)
         if (low, high) != (0, 1):
@@ -49,10 +49,10 @@ class ImageFormat:
         return self.scale(self.unflatten(rows))
 
 
-def describe(shape, channels_first=False):
-    """An image shape (R, C, D) as text, in the order the user's arrays have."""
+def in_order(shape, channels_first):
+    """An image shape (R, C, D) in the order the user's arrays have."""
     rows, columns, channels = shape
-    return f"({channels}, {rows}, {columns})" if channels_first else f"({rows}, {columns}, {channels})"
+    return (channels, rows, columns) if channels_first else (rows, columns, channels)
 
 
 def as_array(X):
@@ -110,7 +110,8 @@ def native(rows):
             rows = rows.astype(np.float64)
         if not np.isfinite(rows).all():
             raise ValueError("X has values too large for float64.")
-    # C has several integers of one size, not all of which PyTorch knows: NumPy knows them apart, as a name it does not
+    # NumPy has a type for each of C's integers, two of which may be of one size, and PyTorch knows one of the two
+    # ("L" and not "Q", say). By kind and size, "u8", NumPy gives the one that it knows.
     return rows.astype(rows.dtype.newbyteorder("="), copy=False).view(f"{kind}{size}")
 
 
@@ -150,12 +151,12 @@ def guess_shape(shape, channels_first=False):
         if not channels_first and _looks_channels_first(shape[1:]):
             raise ValueError(
                 f"X of shape {shape} looks like channels first, (n, channels, rows, columns). If so, pass "
-                f"channels_first=True; if not, say image_shape={describe(shape[1:])}."
+                f"channels_first=True; if not, say image_shape={shape[1:]}."
             )
         if channels_first and _looks_channels_first(shape[:0:-1]):
             raise ValueError(
                 f"X of shape {shape} looks like channels last, (n, rows, columns, channels). If so, leave out "
-                f"channels_first=True; if not, say image_shape={describe((rows, columns, channels))}."
+                f"channels_first=True; if not, say image_shape={(rows, columns, channels)}."
             )
         return rows, columns, channels
     if len(shape) == 3:
@@ -166,7 +167,7 @@ def guess_shape(shape, channels_first=False):
                 f"{rows} rows and {columns} columns, say image_shape=({rows}, {columns})."
             )
         return rows, columns, 1
-    length = math.prod(shape[1:])  # of one axis: scikit-learn will say what is wrong with it
+    length = shape[1]
     side = math.isqrt(length)
     if side * side == length:
         return side, side, 1
@@ -181,19 +182,11 @@ def guess_shape(shape, channels_first=False):
 
 def check_shape(shape, expected, channels_first, source):
     """Raise ValueError unless an array of this shape holds images of `expected` (R, C, D), which `source`."""
-    rows, columns, channels = expected
-    order = (channels, rows, columns) if channels_first else expected
-    if (
-        len(shape) < 2
-        or shape[1:] == (rows * columns * channels,)
-        or shape[1:] == order
-        or (channels == 1 and shape[1:] == expected[:2])
-    ):
+    order, other = (in_order(expected, first) for first in (channels_first, not channels_first))
+    length = math.prod(expected)
+    if shape[1:] in ((length,), order) or (expected[2] == 1 and shape[1:] == expected[:2]):
         return
-    message = (
-        f"X of shape {tuple(shape)} does not hold images of shape {describe(expected, channels_first)}, which {source}."
-    )
-    other = expected if channels_first else (channels, rows, columns)
+    message = f"X of shape {tuple(shape)} does not hold images of shape {order}, which {source}."
     if shape[1:] == other:
         axes = "(0, 3, 1, 2)" if channels_first else "(0, 2, 3, 1)"
         message += f" The channels are {'last' if channels_first else 'first'}: pass X.transpose{axes}."
@@ -205,7 +198,7 @@ def check_shape(shape, expected, channels_first, source):
             "so with mode='L' or mode='RGB'."
         )
     elif len(shape) == 2:
-        message += f" Rows must have {rows * columns * channels} values."
+        message += f" Rows must have {length} values."
     else:
         message += " Resize or crop the images."
     raise ValueError(message)
@@ -233,10 +226,10 @@ def find_shape(shape, image_shape, channels_first):
         return guess_shape(shape, channels_first)
     expected = check_image_shape(image_shape)
     rows, columns, channels = expected
-    settled = shape[1:] == ((channels, rows, columns) if channels_first else expected)
+    settled = shape[1:] == in_order(expected, channels_first)
     signal = rows == 1 and columns != channels
     if _looks_channels_first(expected) and not settled and not signal and (channels_first or len(shape) == 2):
-        remedy = f"image_shape={describe((columns, channels, rows))} and channels_first=True"
+        remedy = f"image_shape={(columns, channels, rows)} and channels_first=True"
         raise ValueError(
             f"image_shape={image_shape!r} looks like channels first, and is (rows, columns, channels) whatever the "
             f"order in X. If X has {rows} channels first, say {remedy}; if it has images of {rows} rows, pass it as "

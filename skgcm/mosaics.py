@@ -22,7 +22,7 @@ def lay_out(images, n):
     """(M n^2, D, R, C) -> (M, D, n R, n C), row by row."""
     rows, columns = images.shape[2:]
     grids = images.unflatten(0, (-1, n, n)).permute(0, 3, 1, 4, 2, 5)  # (M, D, n, R, n, C)
-    return grids.reshape(len(grids), -1, n * rows, n * columns).contiguous(memory_format=torch.channels_last)
+    return grids.reshape(len(grids), -1, n * rows, n * columns)
 
 
 def cut(x, n, border):

@@ -32,8 +32,10 @@ class _IEEEFloat32:
             for backend in self._backends:
                 found = backend.fp32_precision
                 if found != "ieee":
-                    backend.fp32_precision = "none"  # as the setting above it says; if that is what was found,
-                    inherited = backend.fp32_precision == found  # then later changes there shall be followed again
+                    # "none" is what the setting above it says. Where that is what was found, it is what is given back,
+                    # so that later changes of the setting above are followed again.
+                    backend.fp32_precision = "none"
+                    inherited = backend.fp32_precision == found
                     self._found[backend] = "none" if inherited else found
                     backend.fp32_precision = "ieee"
 

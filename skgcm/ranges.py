@@ -60,7 +60,8 @@ def check_values(rows, value_range):
     width = high - low
     smallest, largest = float(rows.min()), float(rows.max())
     if smallest < low - width or largest > high + width:
-        first = np.flatnonzero((rows.min(axis=1) < low - width) | (rows.max(axis=1) > high + width))[0]
+        least, most = (bound(rows, axis=1).astype(np.float64) for bound in (np.min, np.max))
+        first = np.flatnonzero((least < low - width) | (most > high + width))[0]
         raise ValueError(
             f"X has values from {smallest:g} to {largest:g}, far outside value_range ({low:g}, {high:g}), and image "
             f"{first} is the first that has. Scale X as the training images were scaled, np.clip it where a few pixels "

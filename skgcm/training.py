@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from skorch import NeuralNetClassifier
 from skorch.callbacks import EarlyStopping, EpochTimer, PrintLog
-from skorch.dataset import unpack_data
 from tqdm import tqdm
 
 from skgcm import heap, mosaics, second_look, sparsity
@@ -62,12 +61,12 @@ class GCMNet(NeuralNetClassifier):
         self,
         *args,
         image_format,
-        augment=None,
-        precision=torch.float32,
+        augment,
+        precision,
         lr_schedule,
-        mosaic=0,
-        sparsity=0.0,
-        second_look=0.0,
+        mosaic,
+        sparsity,
+        second_look,
         seed,
         cuda_graph=False,
         **kwargs,
@@ -115,7 +114,7 @@ class GCMNet(NeuralNetClassifier):
         With `looks_again` without what is the least evidence in the images.
         """
         self._set_training(True)
-        rows, labels = (part.to(self.device, non_blocking=True) for part in unpack_data(batch))
+        rows, labels = (part.to(self.device, non_blocking=True) for part in batch)
         images = self.image_format.unflatten(rows)
         images = augmented(images, self.augment, self.augmenting_, self.image_format.scale)
         if looks_again:
@@ -177,10 +176,10 @@ class GCMNet(NeuralNetClassifier):
                 epoch["batches"].clear()
         return self
 
-    def fit_loop(self, X, y=None, epochs=None, checkpoint=None, **fit_params):
-        """Train for some epochs; with a :class:`skgcm.checkpoint.Checkpoint`, for those that it has not seen."""
+    def fit_loop(self, X, y=None, checkpoint=None):
+        """Train for `max_epochs`; with a :class:`skgcm.checkpoint.Checkpoint`, for those that it has not seen."""
         done = 0 if checkpoint is None else checkpoint.restore(self)
-        epochs = self.max_epochs if epochs is None else epochs
+        epochs = self.max_epochs
         self.shuffling_, self.augmenting_ = torch.Generator(), torch.Generator(self.device)
         low = None if self.precision == torch.float32 else self.precision
         self.step_ = Step(self.module_, low, self.cuda_graph and self.augmenting_.device.type == "cuda")

@@ -318,7 +318,7 @@ def wrong_values(content, rng):
     array = metadata["classes"]
     options = {
         "params": [
-            ({name: value})
+            {name: value}
             for name, values in {
                 "unknown": [1],
                 "__class__": ["x"],
@@ -345,7 +345,7 @@ def wrong_values(content, rng):
                     )
                 ],
                 "random_state": [-1, 2**40, 1.5, "x"],
-                "lr": [0, -1, "x", None, True and [1]],
+                "lr": [0, -1, "x", None, [1]],
                 "batch_size": [0, 1.5, "many"],
                 "image_shape": [1, "x", [], [8.0, 8], {"tuple": [0, 8]}],
                 "value_range": [
@@ -382,7 +382,7 @@ def wrong_values(content, rng):
             {"shape": [-2]},
             {"shape": [1] * 99},
             *({"dtype": dtype} for dtype in ("<U0", "<U9999999", "|O", "<i3", "<V8", "<M8[s]", "object", "<c16", 1)),
-            *({"dtype": "<f16"} for _ in range(1)),
+            {"dtype": "<f16"},
         ],
     }
     if array["dtype"] == "|O":

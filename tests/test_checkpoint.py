@@ -105,6 +105,7 @@ VARIANTS = {
     "adamw": {"optimizer": "adamw", "lr": 0.01},
     "early-stopping": STOPPING,
     "adamw-early-stopping": {**STOPPING, "optimizer": "adamw"},
+    "early-stopping-at-the-last": {**STOPPING, "net_params": {"callbacks__early_stopping__load_best": False}},
     "mosaic-sparsity": {"mosaic": 3, "sparsity": 0.1, "second_look": 1},
     "augment": {"augment": "shift+flip"},
     "both-polarities": {"polarity": "both"},

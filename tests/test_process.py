@@ -103,11 +103,12 @@ def test_fits_and_predictions_side_by_side_do_not_meet(clf, images, two_threads)
 
 
 def test_a_new_thread_takes_as_many_workers_as_was_said_last(clf, images, two_threads):
-    seen = []
-    thread = threading.Thread(target=lambda: seen.append((clf.predict(images[0]), torch.get_num_threads())))
+    seen, expected = [], answers(clf, images[0])
+    thread = threading.Thread(target=lambda: seen.append((answers(clf, images[0]), torch.get_num_threads())))
     thread.start()
     thread.join()
     assert seen[0][1] == torch.get_num_threads() == 2
+    assert_identical(seen[0][0], expected)
 
 
 # ---- flags and modes are as the user left them -------------------------------------------------------------------

@@ -12,11 +12,6 @@ from skgcm.boxes import box_masks
 PERCENTILES = (5, 25, 50, 75, 95)
 
 
-def _positive(maps):
-    """A+ of maps (..., R, C): what speaks for the class, float64."""
-    return np.maximum(np.asarray(maps, dtype=np.float64), 0)
-
-
 def _share(inside, overall):
     """Inside / overall, 0 where there is nothing."""
     return np.divide(inside, overall, out=np.zeros_like(overall), where=overall > 0)
@@ -149,7 +144,7 @@ def grid_pointing_game(
         maps = maps.sum(axis=4) if maps.ndim == 5 else maps
         if not np.isfinite(maps).all():
             raise ValueError("explain returned maps with values that are not finite.")
-        maps = _positive(_smoothed(maps, smoothing) if smoothing > 1 else maps)
+        maps = np.maximum(_smoothed(maps, smoothing) if smoothing > 1 else maps, 0)
         n_rows, n_columns = X.shape[1:3]
         cells = maps.reshape(len(batch), side * side, side, n_rows, side, n_columns).sum(axis=(3, 5))
         cells = cells.reshape(len(batch), side * side, side * side)
@@ -214,7 +209,7 @@ def energy_in_boxes(maps, boxes):
     array([0.75])
     """
     maps, inside = _maps_and_boxes(maps, boxes)
-    maps = _positive(maps)
+    maps = np.maximum(maps, 0)
     return _share((maps * inside).sum(axis=(1, 2)), maps.sum(axis=(1, 2)))
 
 
