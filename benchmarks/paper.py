@@ -17,6 +17,7 @@ of CIFAR-10, the official folder of SVHN. Writes benchmarks/results/paper-PART.m
 
 import argparse
 import shlex
+import warnings
 from itertools import chain
 from pathlib import Path
 
@@ -177,13 +178,18 @@ class Methods:
 
         self.gcm, self.n_classes = gcm, len(gcm.classes_)
         self.cnn = for_captum(cnn.net_.network)
+        self.device = next(self.cnn.parameters()).device
         self.guided, self.grad_cam = GuidedBackprop(self.cnn), LayerGradCam(self.cnn, self.cnn.layers)
 
     def __call__(self, X):
         """{method: maps} of uint8 images, and GCM's explanation of them."""
+        with ieee_float32[self.device.type], warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Setting backward hooks on ReLU activations")  # once a class
+            return self._maps(X)
+
+    def _maps(self, X):
         evidence = self.gcm.explain(X, "all")
-        device = next(self.cnn.parameters()).device
-        images = torch.from_numpy(evidence.images).to(device).permute(0, 3, 1, 2)
+        images = torch.from_numpy(evidence.images).to(self.device).permute(0, 3, 1, 2)
         size = images.shape[2:]
         with torch.no_grad():
             features = self.cnn.features(images)
@@ -230,8 +236,7 @@ def decline(bench):
     X, y = X[: bench.args.images], np.searchsorted(gcm.classes_, y[: bench.args.images])
     methods, found = Methods(gcm, cnn), {}
     for part in np.array_split(np.arange(len(X)), max(1, len(X) // 100)):
-        with ieee_float32[torch.device(gcm.net_.device).type]:
-            maps, evidence = methods(X[part])
+        maps, evidence = methods(X[part])
         for name, m in maps.items():
             for way, total in sums(m, evidence.images).items():
                 found.setdefault(name, {}).setdefault(way, []).append(total)
