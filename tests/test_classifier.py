@@ -1,3 +1,4 @@
+import inspect
 import re
 
 import numpy as np
@@ -764,7 +765,8 @@ def test_unknown_label_to_explain_is_named(clf, colour):
 
 
 def test_documented_defaults_are_those_of_the_signature():
-    documented = dict(re.findall(r"^    (\w+) : .*default=(.+)$", GCMClassifier.__doc__, re.MULTILINE))
+    docstring = inspect.cleandoc(GCMClassifier.__doc__)  # from Python 3.13 on it comes without its indentation
+    documented = dict(re.findall(r"^(\w+) : .*default=(.+)$", docstring, re.MULTILINE))
     params = GCMClassifier().get_params()
     assert documented.keys() == params.keys()
     for name, text in documented.items():
