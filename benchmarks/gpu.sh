@@ -18,6 +18,7 @@ fi
 "$python" "$here/speed.py"
 if [ $# -ge 3 ]; then
     # fits side by side, since one alone is thought to leave a GPU idle, and kept: run again, what was cut off goes on
+    # (of SVHN only what was fitted to its end)
     keep=$here/../.fits
     "$python" "$here/paper.py" --cifar10 "$2" --svhn "$3" --about-svhn "${4:-}" --long --epochs 100 --jobs 3 --keep "$keep"
     "$python" "$here/evidence.py" --cifar10 "$2" --only cifar10 --jobs 2 --keep "$keep"

@@ -9,10 +9,11 @@ of CIFAR-10, the official folder of SVHN. Writes benchmarks/results/paper-PART.m
 --only accuracy | svhn | decline | figures    some parts; decline and figures use the fits of the first seed
 --models GCM CNN      some rows of accuracy and svhn; where rows are missing, results are named by those there are
 --long --epochs 100   with the learning rate and weight decay of long schedules; results are named paper-PART-100
+--smooth              with label smoothing of 0.1; results are named paper-PART-smooth
 --validate            hold out and score the last 5,000 training images instead, and write nothing: for choices
 --jobs 2              two fits side by side
 --keep FOLDER         checkpoints: of the same data and parameters nothing is fitted twice, and what was interrupted
-                      goes on; empty it when the code or the machine changes
+                      goes on; empty it when the code or the machine changes. Of SVHN only whole fits are kept
 """
 
 import argparse
@@ -26,6 +27,7 @@ import torch
 from _cnn import for_captum
 from _common import RESULTS, cifar10, load, machine, origin, versions, write
 from _fits import keeping
+from _shift import SmallShift
 from joblib import Parallel, delayed
 from matplotlib import colormaps
 
@@ -40,10 +42,12 @@ MODELS = {
     "GCM, clipped": ("GCM", {"clip_negative": True}),
     "CNN": ("CNN", {}),
 }
-AUGMENT = {"cifar10": "shift+flip", "svhn": "shift"}
+AUGMENT = {"cifar10": "shift+flip", "svhn": SmallShift(2)}  # 2: chosen with GCM, by one short fit (paper_tried.py)
 PLAIN = {"mosaic": 0, "sparsity": 0.0, "polarity": "bright"}  # no option that the paper does not have
 LONG = {"lr": 0.1, "weight_decay": 5e-4}  # those of wide ResNets; the defaults were chosen for short schedules
+SMOOTH = {"net_params": {"criterion__label_smoothing": 0.1}}
 ROWS = {"accuracy": list(MODELS), "svhn": ["GCM", "CNN"]}  # a clipped reader of digits has nothing to be compared with
+TRIED = "What was tried beside it, in short fits: [paper-tried-{0}](paper-tried-{0}.md)."
 WAYS = {"itself": "イ", "absolute": "ロ", "mixed with image": "ハ", "times image": "ニ"}
 
 
@@ -53,7 +57,9 @@ class Bench:
     def __init__(self, args):
         self.args = args
         self.fit = keeping(args.keep)
-        self.suffix, self.schedule = (f"-{args.epochs}", LONG) if args.long else ("", {})  # suffix: of results' names
+        self.suffix, self.training = (f"-{args.epochs}", LONG) if args.long else ("", {})  # suffix: of results' names
+        if args.smooth:
+            self.suffix, self.training = f"{self.suffix}-smooth", self.training | SMOOTH
         self.data, self.fits = {}, {}
 
     def load(self, name):
@@ -70,7 +76,7 @@ class Bench:
     def fitted(self, name, models, seeds):
         """For each model and seed, (classifier, its accuracy, the seconds of its epochs): {model: [...]}."""
         X, y, X_test, y_test = self.load(name)
-        common = {**PLAIN, "max_epochs": self.args.epochs, "augment": AUGMENT[name], **self.schedule}
+        common = {**PLAIN, "max_epochs": self.args.epochs, "augment": AUGMENT[name], **self.training}
         missing = [(model, seed) for model in models for seed in seeds if (name, model, seed) not in self.fits]
         found = Parallel(n_jobs=self.args.jobs, return_as="generator")(
             delayed(self.fit)(MODELS[model][0], {**common, **MODELS[model][1], "random_state": seed}, X, y)
@@ -105,7 +111,7 @@ class Bench:
 
     def about(self):
         """What the fits have in common, in words."""
-        words = [f"{self.args.epochs} epochs", *(f"{name}={value}" for name, value in self.schedule.items())]
+        words = [f"{self.args.epochs} epochs", *(f"{name}={value}" for name, value in self.training.items())]
         return ", ".join(words + [f"{self.args.jobs} fits side by side"] * (self.args.jobs != 1))
 
 
@@ -139,7 +145,8 @@ def accuracy(bench):
         chosen = "Learning rate and weight decay are those usual for wide ResNets, and were tuned for no model here."
     else:
         chosen = "Learning rate and weight decay are the defaults, chosen for GCM at 5 epochs and for no other model."
-    return [sentences(text, difference(found), chosen), "", *accuracy_table(found, PAPER["cifar10"])], found
+    about = sentences(text, difference(found), chosen, TRIED.format("cifar10"))
+    return [about, "", *accuracy_table(found, PAPER["cifar10"])], found
 
 
 def same_mistakes(bench):
@@ -157,8 +164,9 @@ def svhn(bench):
     """SVHN, and Table 7's comparison on it."""
     found = bench.accuracies("svhn", bench.rows("svhn"))
     n, m = (len(bench.load("svhn")[i]) for i in (0, 2))
-    text = f"SVHN, shifts, {bench.about()}, {n:,} digits, percent of {m:,} digits held out."
-    about = sentences(text, bench.args.about_svhn, difference(found), same_mistakes(bench))
+    shifts = f"shifts of up to {AUGMENT['svhn'].reach} pixels, edges repeated (chosen with GCM)"
+    text = f"SVHN, {shifts}, {bench.about()}, {n:,} digits, percent of {m:,} digits held out."
+    about = sentences(text, bench.args.about_svhn, difference(found), same_mistakes(bench), TRIED.format("svhn"))
     return [about, "", *accuracy_table(found, PAPER["svhn"])], found
 
 
@@ -362,6 +370,7 @@ def main():
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--long", action="store_true")
     parser.add_argument("--images", type=int, default=10_000, help="test images of Table 8 (default: 10,000)")
+    parser.add_argument("--smooth", action="store_true")
     parser.add_argument("--validate", action="store_true")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--keep", metavar="FOLDER")
@@ -380,7 +389,7 @@ def main():
     }
     for part in args.only:
         command = ["python", "benchmarks/paper.py", *chain(*given), "--only", part, "--seeds", *map(str, args.seeds)]
-        command += ["--epochs", str(args.epochs), *["--long"] * args.long]
+        command += ["--epochs", str(args.epochs), *["--long"] * args.long, *["--smooth"] * args.smooth]
         if args.jobs != 1:
             command += ["--jobs", str(args.jobs)]
         name = part + bench.suffix
