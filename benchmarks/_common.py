@@ -37,6 +37,20 @@ def write(name, lines, result):
     (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1, default=float) + "\n")
 
 
+def write_row_by_row(name, wanted, known, measured, lines, head):
+    """Write results/NAME after each wanted row (None: all known), measured by `measured(row)`; the others stay.
+
+    `lines({row: what was measured})` is the table.
+    """
+    path = RESULTS / f"{name}.json"
+    rows = json.loads(path.read_text())["rows"] if wanted and path.exists() else {}
+    for row in wanted or known:
+        rows[row] = measured(row)
+        rows = {row: rows[row] for row in known if row in rows}
+        write(name, lines(rows), {**head, "rows": rows})
+        print("\n".join(lines(rows)), flush=True)
+
+
 def load(path, official):
     """X_train, y_train, X_test, y_test of an .npz file, or of the official files by their loader."""
     return load_npz(path) if str(path).endswith(".npz") else official(path)

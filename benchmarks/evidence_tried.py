@@ -8,7 +8,6 @@ train at length (benchmarks/evidence.py), not to report. Writes benchmarks/resul
 """
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -18,7 +17,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from _attribution import contrasts, contributions
-from _common import RESULTS, cifar10, machine, origin, versions, write
+from _common import cifar10, machine, origin, versions, write_row_by_row
 from torch import nn
 
 from skgcm import GCMClassifier, building, mosaics, second_look, sparsity, training
@@ -219,19 +218,15 @@ def main():
     args = parser.parse_args()
     X, y, _, _ = cifar10(args.cifar10)
     data = X[:-HELD_OUT], y[:-HELD_OUT], X[-HELD_OUT:], y[-HELD_OUT:]
-    path = RESULTS / "evidence-tried.json"
     head = {
         "command": "python benchmarks/evidence_tried.py --cifar10 cifar10.npz",
         "machine": machine(),
         "versions": versions("scikit-learn", "skorch"),
     }
-    rows = json.loads(path.read_text())["rows"] if args.only and path.exists() else {}
-    for name in args.only or TRIED:
-        rows[name] = measured(name, data)
-        rows = {known: rows[known] for known in TRIED if known in rows}
-        lines = ["# Where the evidence lies: what was tried", "", origin(head), "", *table(rows)]
-        write("evidence-tried", lines, {**head, "rows": rows})
-        print(lines[-len(rows) :], flush=True)
+    title = ["# Where the evidence lies: what was tried", "", origin(head), ""]
+    write_row_by_row(
+        "evidence-tried", args.only, TRIED, lambda row: measured(row, data), lambda rows: title + table(rows), head
+    )
 
 
 if __name__ == "__main__":

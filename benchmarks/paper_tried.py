@@ -8,13 +8,12 @@ length (benchmarks/paper.py), not to report. Writes benchmarks/results/paper-tri
 """
 
 import argparse
-import json
 import shlex
 from itertools import pairwise
 from pathlib import Path
 
 from _cnn import CNN, CNNClassifier
-from _common import RESULTS, cifar10, load, machine, origin, versions, write
+from _common import cifar10, load, machine, origin, versions, write_row_by_row
 from _shift import SmallShift
 from paper import LONG, PLAIN, SMOOTH, sentences
 from torch import nn
@@ -76,9 +75,8 @@ def row(classifier, params, X, y):
     }
 
 
-def table(head, about, rows):
-    lines = [f"# What was tried: {head['set']}", "", origin(head), "", about, ""]
-    lines += ["| | parameters | held out | of 5,000 learnt from |", "|---|---|---|---|"]
+def table(rows):
+    lines = ["| | parameters | held out | of 5,000 learnt from |", "|---|---|---|---|"]
     for name, found in rows.items():
         cells = [name, f"{found['parameters']:,}", f"{100 * found['accuracy']:.2f}", f"{100 * found['learnt']:.2f}"]
         lines.append(f"| {' | '.join(cells)} |")
@@ -113,15 +111,13 @@ def main():
         f"of the last {HELD_OUT:,} training images. One seed of a short fit: half a point means little.",
         args.about,
     )
-    path = RESULTS / f"paper-tried-{args.set}.json"
-    rows = json.loads(path.read_text())["rows"] if args.only and path.exists() else {}
-    for name in args.only or trials:
+
+    def measured(name):
         classifier, changes = trials[name]
-        rows[name] = row(classifier, {**common, **changes}, X, y)
-        rows = {name: rows[name] for name in trials if name in rows}
-        lines = table(head, about, rows)
-        write(f"paper-tried-{args.set}", lines, {**head, "rows": rows})
-        print("\n".join(lines), flush=True)
+        return row(classifier, {**common, **changes}, X, y)
+
+    title = [f"# What was tried: {args.set}", "", origin(head), "", about, ""]
+    write_row_by_row(f"paper-tried-{args.set}", args.only, trials, measured, lambda rows: title + table(rows), head)
 
 
 if __name__ == "__main__":
