@@ -17,10 +17,12 @@ class CNN(GCM):
     Inherits how GCM is folded, asked in batches and given its first weights; there are no maps.
     """
 
+    widths = (16, 16, 16, 32, 32, 32, 64, 64, 64, 64)
+
     def __init__(self, n_classes, in_channels=3, *, generator=None, **gcm_params):
         nn.Module.__init__(self)
-        widths = [in_channels, 16, 16, 16, 32, 32, 32, 64, 64, 64, 64]
-        blocks = [ConvBlock(*pair, stride=1 + (i in (3, 6))) for i, pair in enumerate(pairwise(widths))]
+        pairs = pairwise((in_channels, *self.widths))
+        blocks = [ConvBlock(*pair, stride=1 + (i in (3, 6))) for i, pair in enumerate(pairs)]
         self.layers = nn.Sequential(*blocks, ConvBlock(64, 64, kernel=1))
         self.head = nn.Linear(64, n_classes)
         self.n_classes, self.floats_per_pixel, self.dark_head = n_classes, 64, None

@@ -10,6 +10,9 @@ of CIFAR-10, the official folder of SVHN. Writes benchmarks/results/paper-PART.m
 --models GCM CNN      some rows of accuracy and svhn; where rows are missing, results are named by those there are
 --long --epochs 100   with the learning rate and weight decay of long schedules; results are named paper-PART-100
 --smooth              with label smoothing of 0.1; results are named paper-PART-smooth
+--batch-size 512      for GPUs; results are named paper-PART-batch-512
+--lr 0.4              in place of the schedule's
+--fused               with the kernels for batch norm and ReLU: on CUDA
 --validate            hold out and score the last 5,000 training images instead, and write nothing: for choices
 --jobs 2              two fits side by side
 --keep FOLDER         checkpoints: of the same data and parameters nothing is fitted twice, and what was interrupted
@@ -45,7 +48,7 @@ MODELS = {
 AUGMENT = {"cifar10": "shift+flip", "svhn": SmallShift(2)}  # 2: chosen with GCM, by one short fit (paper_tried.py)
 PLAIN = {"mosaic": 0, "sparsity": 0.0, "polarity": "bright"}  # no option that the paper does not have
 LONG = {"lr": 0.1, "weight_decay": 5e-4}  # those of wide ResNets; the defaults were chosen for short schedules
-SMOOTH = {"net_params": {"criterion__label_smoothing": 0.1}}
+SMOOTH = {"criterion__label_smoothing": 0.1}
 ROWS = {"accuracy": list(MODELS), "svhn": ["GCM", "CNN"]}  # a clipped reader of digits has nothing to be compared with
 TRIED = "What was tried beside it, in short fits: [paper-tried-{0}](paper-tried-{0}.md)."
 WAYS = {"itself": "イ", "absolute": "ロ", "mixed with image": "ハ", "times image": "ニ"}
@@ -57,9 +60,21 @@ class Bench:
     def __init__(self, args):
         self.args = args
         self.fit = keeping(args.keep)
-        self.suffix, self.training = (f"-{args.epochs}", LONG) if args.long else ("", {})  # suffix: of results' names
+        self.suffix, self.training, net_params = "", {}, {}  # suffix: of results' names
+        if args.long:
+            self.suffix, self.training = f"-{args.epochs}", LONG
+        if args.batch_size:
+            self.suffix += f"-batch-{args.batch_size}"
+            self.training = self.training | {"batch_size": args.batch_size}
+        if args.lr:
+            self.training = self.training | {"lr": args.lr}
         if args.smooth:
-            self.suffix, self.training = f"{self.suffix}-smooth", self.training | SMOOTH
+            self.suffix += "-smooth"
+            net_params |= SMOOTH
+        if args.fused:
+            net_params |= {"fused_norm": True}
+        if net_params:
+            self.training = self.training | {"net_params": net_params}
         self.data, self.fits = {}, {}
 
     def load(self, name):
@@ -143,6 +158,8 @@ def accuracy(bench):
     text = f"CIFAR-10, shifts and flips, {bench.about()}. Percent of the test images."
     if bench.args.long:
         chosen = "Learning rate and weight decay are those usual for wide ResNets, and were tuned for no model here."
+        if bench.args.lr:
+            chosen = "The learning rate was chosen for GCM among halves and doubles, the weight decay is usual."
     else:
         chosen = "Learning rate and weight decay are the defaults, chosen for GCM at 5 epochs and for no other model."
     about = sentences(text, difference(found), chosen, TRIED.format("cifar10"))
@@ -371,6 +388,9 @@ def main():
     parser.add_argument("--long", action="store_true")
     parser.add_argument("--images", type=int, default=10_000, help="test images of Table 8 (default: 10,000)")
     parser.add_argument("--smooth", action="store_true")
+    parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--lr", type=float)
+    parser.add_argument("--fused", action="store_true")
     parser.add_argument("--validate", action="store_true")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--keep", metavar="FOLDER")
@@ -389,7 +409,12 @@ def main():
     }
     for part in args.only:
         command = ["python", "benchmarks/paper.py", *chain(*given), "--only", part, "--seeds", *map(str, args.seeds)]
-        command += ["--epochs", str(args.epochs), *["--long"] * args.long, *["--smooth"] * args.smooth]
+        command += ["--epochs", str(args.epochs)]
+        for flag in ("long", "smooth", "fused"):
+            command += [f"--{flag}"] * getattr(args, flag)
+        for option in ("batch_size", "lr"):
+            if (value := getattr(args, option)) is not None:
+                command += [f"--{option.replace('_', '-')}", str(value)]
         if args.jobs != 1:
             command += ["--jobs", str(args.jobs)]
         name = part + bench.suffix

@@ -4,36 +4,37 @@
     python benchmarks/paper_tried.py svhn svhn.npz --only "GCM" "CNN"    # the other rows stay as they are
 
 Short fits on all but the last 5,000 training images, one seed, scored on these: enough to choose what to train at
-length (benchmarks/paper.py), not to report. Writes benchmarks/results/paper-tried-SET.md and .json, row by row.
+length (benchmarks/paper.py), not to report. In batches of 64, on a GPU of 512. Writes
+benchmarks/results/paper-tried-SET.md and .json, row by row.
+
+--jobs 4    so many fits side by side
 """
 
 import argparse
 import shlex
-from itertools import pairwise
 from pathlib import Path
 
+import torch
 from _cnn import CNN, CNNClassifier
 from _common import cifar10, load, machine, origin, versions, write_row_by_row
 from _shift import SmallShift
+from joblib import Parallel, delayed
 from paper import LONG, PLAIN, SMOOTH, sentences
-from torch import nn
 
 from skgcm import GCMClassifier
-from skgcm.blocks import ConvBlock
 from skgcm.datasets import load_svhn
 
-HELD_OUT, EPOCHS, AUGMENT = 5000, {"cifar10": 20, "svhn": 15}, {"cifar10": "shift+flip", "svhn": "shift"}
+CUDA = torch.cuda.is_available()
+HELD_OUT, EPOCHS = 5000, {"cifar10": 30, "svhn": 20} if CUDA else {"cifar10": 20, "svhn": 15}
+AUGMENT = {"cifar10": "shift+flip", "svhn": "shift"}
+TRAINING = {**LONG, "lr": 0.4, "batch_size": 512} if CUDA else {**LONG, "batch_size": 64}
+NET = {"fused_norm": True} if CUDA else {}
 
 
 class Encoder(CNN):
     """The CNN with the ten layers of GCM's encoder and no more: what GCM has beyond it is its decoder."""
 
-    def __init__(self, n_classes, in_channels=3, *, generator=None, **gcm_params):
-        super().__init__(n_classes, in_channels, generator=generator)
-        widths = [in_channels, 16, 16, 16, 32, 32, 32, 64, 64, 64]
-        blocks = [ConvBlock(*pair, stride=1 + (i in (3, 6))) for i, pair in enumerate(pairwise(widths))]
-        self.layers = nn.Sequential(*blocks, ConvBlock(64, 64, kernel=1))
-        self.reset_parameters(generator)
+    widths = CNN.widths[:-1]
 
 
 class EncoderClassifier(CNNClassifier):
@@ -42,16 +43,22 @@ class EncoderClassifier(CNNClassifier):
 
 
 UNDECAYED = {"net_params": {"optimizer__param_groups": [(p, {"weight_decay": 0.0}) for p in ("*.1.weight", "*.bias")]}}
-FAST_HEAD = {"net_params": {"optimizer__param_groups": [("head.*", {"lr": 4 * LONG["lr"]})]}}
+FAST_HEAD = {"net_params": {"optimizer__param_groups": [("head.*", {"lr": 4 * TRAINING["lr"]})]}}
+RATES = {
+    f"{name}, {word} the learning rate": (classifier, {"lr": factor * TRAINING["lr"]})
+    for word, factor in (("half", 0.5), ("twice", 2))
+    for name, classifier in (("GCM", GCMClassifier), ("CNN", CNNClassifier))
+}
 ALIKE = {
     "GCM": (GCMClassifier, {}),
     "CNN": (CNNClassifier, {}),
-    "GCM, label smoothing 0.1": (GCMClassifier, SMOOTH),
-    "CNN, label smoothing 0.1": (CNNClassifier, SMOOTH),
+    "GCM, label smoothing 0.1": (GCMClassifier, {"net_params": SMOOTH}),
+    "CNN, label smoothing 0.1": (CNNClassifier, {"net_params": SMOOTH}),
 }
 TRIALS = {
     "cifar10": {
         **ALIKE,
+        **RATES,
         "GCM, layer 15 at 4 times the learning rate": (GCMClassifier, FAST_HEAD),
         "GCM, no weight decay on batch norm and biases": (GCMClassifier, UNDECAYED),
         "GCM, weight_decay=1e-3": (GCMClassifier, {"weight_decay": 1e-3}),
@@ -59,7 +66,13 @@ TRIALS = {
     },
     "svhn": {
         **ALIKE,
+        **RATES,
         "GCM, shifts of up to 2 pixels, edges repeated": (GCMClassifier, {"augment": SmallShift(2)}),
+        "CNN, shifts of up to 2 pixels, edges repeated": (CNNClassifier, {"augment": SmallShift(2)}),
+        "GCM, label smoothing 0.1, shifts of up to 2 pixels, edges repeated": (
+            GCMClassifier,
+            {"net_params": SMOOTH, "augment": SmallShift(2)},
+        ),
         "GCM, shifts of up to 4 pixels, edges repeated": (GCMClassifier, {"augment": SmallShift(4)}),
         "GCM, no shifts": (GCMClassifier, {"augment": None}),
     },
@@ -67,6 +80,7 @@ TRIALS = {
 
 
 def row(classifier, params, X, y):
+    params = {**params, "net_params": {**NET, **params.get("net_params", {})}}
     clf = classifier(**params).fit(X[:-HELD_OUT], y[:-HELD_OUT])
     return {
         "parameters": sum(p.numel() for p in clf.net_.network.parameters()),
@@ -88,6 +102,7 @@ def main():
     parser.add_argument("set", choices=TRIALS)
     parser.add_argument("path")
     parser.add_argument("--only", nargs="+", metavar="ROW")
+    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--about", metavar="TEXT", default="", help="what the images are, if not official")
     args = parser.parse_args()
     trials = TRIALS[args.set]
@@ -95,7 +110,7 @@ def main():
         parser.error(f"--only {sorted(unknown)} are no rows; {args.set} has {list(trials)}")
     X, y, _, _ = cifar10(args.path) if args.set == "cifar10" else load(args.path, load_svhn)
     epochs = EPOCHS[args.set]
-    common = {**PLAIN, **LONG, "augment": AUGMENT[args.set], "max_epochs": epochs, "batch_size": 64, "random_state": 0}
+    common = {**PLAIN, **TRAINING, "augment": AUGMENT[args.set], "max_epochs": epochs, "random_state": 0}
     command = ["python", "benchmarks/paper_tried.py", args.set, Path(args.path).name]
     command += ["--about", args.about] if args.about else []
     head = {
@@ -105,19 +120,21 @@ def main():
         "versions": versions("scikit-learn", "skorch"),
         "epochs": epochs,
     }
-    settings = ", ".join(f"{name}={value}" for name, value in {**LONG, "batch_size": 64}.items())
+    settings = ", ".join(f"{name}={value}" for name, value in TRAINING.items())
     about = sentences(
         f"{epochs} epochs on {len(X) - HELD_OUT:,} training images, {AUGMENT[args.set]}, {settings}, seed 0; percent "
         f"of the last {HELD_OUT:,} training images. One seed of a short fit: half a point means little.",
         args.about,
     )
 
-    def measured(name):
-        classifier, changes = trials[name]
-        return row(classifier, {**common, **changes}, X, y)
-
+    found = Parallel(n_jobs=args.jobs, return_as="generator")(
+        delayed(row)(classifier, {**common, **changes}, X, y)
+        for classifier, changes in (trials[name] for name in args.only or trials)
+    )
     title = [f"# What was tried: {args.set}", "", origin(head), "", about, ""]
-    write_row_by_row(f"paper-tried-{args.set}", args.only, trials, measured, lambda rows: title + table(rows), head)
+    write_row_by_row(
+        f"paper-tried-{args.set}", args.only, trials, lambda _: next(found), lambda rows: title + table(rows), head
+    )
 
 
 if __name__ == "__main__":

@@ -1,23 +1,25 @@
 """What fit, predict and explain cost, against hand-written PyTorch, stock skorch and Captum.
 
-    python benchmarks/speed.py            # all of it, about twelve minutes on two cores
-    python benchmarks/speed.py --only fit
+    python benchmarks/speed.py                    # all of it, about twelve minutes on two cores
+    python benchmarks/speed.py --only fit predict # some parts; the others stay as they are
 
 Every ratio is taken in one run: the things compared run in turn, each in a process of its own, and the ratios of the
 rounds are printed as median and range. Images are random: time does not depend on what they show. Writes
-benchmarks/results/speed-cpu.md and .json (speed-cuda where there is a GPU) and docs/speed.png. Needs the extra `bench`.
+benchmarks/results/speed-cpu.md and .json (speed-cuda where there is a GPU), part by part, and docs/speed.png. Needs the
+extra `bench`.
 """
 
 import argparse
 import warnings
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from _cnn import CNN, for_captum
-from _common import machine, origin, spread, versions, write
+from _common import machine, origin, spread, versions, write_row_by_row
 from _timing import in_process, in_turn, ratio, seconds
 from torch import nn
 
@@ -29,6 +31,17 @@ CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
 BATCH = 512 if CUDA else 64
 TRAIN, PREDICT = (50_000, 50_000) if CUDA else (2560, 5120)
+ROUNDS, REPEATS = (3, 1) if CUDA else (9, 3)  # of what is timed, and of measurements of memory: time on a GPU is scarce
+NAME, PLOT = ("speed-cuda", "speed-cuda.png") if CUDA else ("speed-cpu", "speed.png")
+EPOCHS = {  # on a GPU: batch size, and what the net is told beyond its defaults
+    "batches of 512, not replayed": (512, {"cuda_graph": False}),
+    "batches of 512": (512, {}),
+    "batches of 512, fused_norm": (512, {"fused_norm": True}),
+    "batches of 1024, fused_norm": (1024, {"fused_norm": True}),
+    "batches of 2048": (2048, {}),
+    "batches of 2048, fused_norm": (2048, {"fused_norm": True}),
+    "batches of 4096, fused_norm": (4096, {"fused_norm": True}),
+}
 
 
 COUNTS = [(n, 32) for n in (1_000, 2_000, 5_000, 10_000, 20_000, 50_000)]  # images, and their side
@@ -111,8 +124,8 @@ def skorch_fit(X, y):
     return net.fit(X.transpose(0, 3, 1, 2).astype(np.float32) / 255, y)
 
 
-def our_fit(X, y, epochs=1, **net_params):
-    clf = GCMClassifier(max_epochs=epochs, batch_size=BATCH, random_state=0, device=DEVICE, net_params=net_params)
+def our_fit(X, y, epochs=1, batch_size=BATCH, **net_params):
+    clf = GCMClassifier(max_epochs=epochs, batch_size=batch_size, random_state=0, device=DEVICE, net_params=net_params)
     return clf.fit(X, y)
 
 
@@ -172,29 +185,32 @@ def throughputs(times, n):
     return ", ".join(f"{name} {n / seconds(pairs):,.0f}" for name, pairs in times.items())
 
 
-def bench_fit(rounds=9):
+def bench_fit(rounds=ROUNDS):
     fits = {"ours": our_fit, "a": plain_fit, "b": best_fit, "c": skorch_fit}
     times = in_turn({name: partial(fitting, fit) for name, fit in fits.items()}, rounds)
-    rows = [
+    return [
         row(f"fit, over plain loop (a) [images/s: {throughputs(times, TRAIN)}]", ">= 2.5", ratio(times, "ours", "a")),
         row("fit, over stock skorch (c)", ">= 2.5", ratio(times, "ours", "c")),
         row("fit, over best loop (b)", ">= 0.95", ratio(times, "ours", "b")),
     ]
-    if CUDA:
-        floor = bytes_moved() * TRAIN / bandwidth()
-        for graph in (False, True):
-            epochs = in_process(seconds_of_epochs, graph)
-            figure = f"epoch of {TRAIN:,} images, {len(epochs)} of one fit, cuda_graph={graph}"
-            rows.append(row(f"{figure}, s", "<= 0.25", {"s": spread(epochs)}))
-            shares = [floor / epoch for epoch in epochs]
-            rows.append(row(f"{figure}: estimated share of moving memory", "", {"share": spread(shares)}))
+
+
+def bench_epochs():
+    """On a GPU alone."""
+    rows, floor = [], bytes_moved() * TRAIN / in_process(bandwidth)
+    for words, epochs in in_process(seconds_of_epochs).items():
+        figure = f"epoch of {TRAIN:,} images, {words}"
+        rows.append(row(f"{figure} [{len(epochs)} of one fit], s", "<= 0.25", {"s": spread(epochs)}))
+        shares = [floor / epoch for epoch in epochs]
+        rows.append(row(f"{figure}: estimated share of moving memory", "", {"share": spread(shares)}))
     return rows
 
 
-def seconds_of_epochs(cuda_graph, epochs=6):
-    """Of one fit; in the first, the longest, libraries are loaded and graphs captured."""
-    clf = our_fit(*draw(TRAIN), epochs, cuda_graph=cuda_graph)
-    return [epoch["dur"] for epoch in clf.history_]
+def seconds_of_epochs(epochs=8):
+    """Of one fit each; in the first, the longest, libraries are loaded, kernels compiled and graphs captured."""
+    X, y = draw(TRAIN)
+    fits = {words: our_fit(X, y, epochs, batch, **net_params) for words, (batch, net_params) in EPOCHS.items()}
+    return {words: [epoch["dur"] for epoch in clf.history_] for words, clf in fits.items()}
 
 
 def bytes_moved():
@@ -229,7 +245,7 @@ def explain_all(clf, X):
     return clf.explain(X, classes="all")
 
 
-def bench_predict(rounds=9):
+def bench_predict(rounds=ROUNDS):
     makers = {
         "ours": partial(predicting, our_fit, GCMClassifier.predict),
         "a": partial(predicting, plain_fit, plain_predict),
@@ -289,7 +305,7 @@ def growth_of_step(kind, n_classes):
     return growth_of_peak(training_step(kind, n_classes))
 
 
-def bench_classes(rounds=9):
+def bench_classes(rounds=ROUNDS):
     makers = {f"{k.__name__} {n}": partial(stepping, k, n, 10) for k in (GCM, Direct) for n in (10, 1000)}
     makers["Direct 1000"] = partial(stepping, Direct, 1000, 1)  # takes seconds
     times = in_turn(makers, rounds)
@@ -299,7 +315,7 @@ def bench_classes(rounds=9):
         row("the same, direct form", "", ratio(times, "Direct 10", "Direct 1000")),
     ]
     for kind, reach in ((GCM, "<= 1.2"), (Direct, "")):
-        few, many = ([in_process(growth_of_step, kind, n) for _ in range(3)] for n in (10, 1000))
+        few, many = ([in_process(growth_of_step, kind, n) for _ in range(REPEATS)] for n in (10, 1000))
         ratios = [b / a for a, b in zip(few, many, strict=True)]
         figure = (
             f"training step, growth of peak memory at 1000 over 10, {kind.__name__} [MB: {many[0]:.0f}, {few[0]:.0f}]"
@@ -308,7 +324,7 @@ def bench_classes(rounds=9):
     return rows
 
 
-def bench_captum(rounds=9):
+def bench_captum(rounds=ROUNDS):
     times = in_turn({method: partial(explaining, method) for method in ("ours", "cam", "guided")}, rounds)
     n = sum(p.numel() for p in CNN(10).parameters())
     return [
@@ -324,7 +340,7 @@ def growth_of_predict_proba():
 
 
 def bench_memory():
-    growths = [in_process(growth_of_predict_proba) for _ in range(3)]
+    growths = [in_process(growth_of_predict_proba) for _ in range(REPEATS)]
     figure = "growth of peak resident memory, predict_proba on 50,000 images, MB"
     return [row(figure, "<= 300", {"MB": spread(growths)})]
 
@@ -345,17 +361,18 @@ def bench_scale(rounds=3):
             pixels = n * side**2 * repeats[n, side]
             found = {"ns": spread([wall * 1e9 / pixels for wall, _ in times[n, side]])}
             rows.append(row(f"predict {n:,} images of {side} x {side}, ns a pixel", "linear", found))
+    plot(rows)
     return rows
 
 
 def plot(rows):
-    """Nanoseconds that predict takes for a pixel, against the count and against the side of images: a file in docs."""
+    """Nanoseconds that predict takes for a pixel, against the count and against the side of images."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    measured = iter([row["ns"] for row in rows if "ns" in row])
+    measured = iter([row["ns"] for row in rows])
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", sharey=True)
     panels = (("images of 32 × 32", [n for n, _ in COUNTS]), ("side of an image, pixels", [side for _, side in SIDES]))
     for ax, (label, x) in zip(axes, panels, strict=True):
@@ -369,12 +386,19 @@ def plot(rows):
     axes[0].set_ylabel("time of predict, ns a pixel")
     axes[0].set_ylim(0)  # of both, once both are drawn
     figure.suptitle("Level is linear: a pixel costs the same however many images, however large")
-    name = "speed-cuda.png" if CUDA else "speed.png"
-    figure.savefig(Path(__file__).parents[1] / "docs" / name, dpi=100)
-    return name
+    figure.savefig(Path(__file__).parents[1] / "docs" / PLOT, dpi=100)
+
+
+def table(parts):
+    lines = ["| figure | reach | measured | by CPU time |", "|---|---|---|---|"]
+    for r in chain.from_iterable(parts.values()):
+        cells = ["{:.2f} ({:.2f}, {:.2f})".format(*r[k]) for k in r if k not in ("figure", "reach")] + [""]
+        lines.append(f"| {r['figure']} | {r['reach']} | {cells[0]} | {cells[1]} |")
+    return lines + ["", f"![What predict takes for a pixel](../../docs/{PLOT})"] * ("scale" in parts)
 
 
 BENCHES = {
+    **({"epochs": bench_epochs} if CUDA else {}),
     "memory": bench_memory,
     "fit": bench_fit,
     "predict": bench_predict,
@@ -386,30 +410,18 @@ BENCHES = {
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=BENCHES, help="one part; prints, writes nothing")
-    only = parser.parse_args().only
-    rows = [row for name, bench in BENCHES.items() if only in (None, name) for row in bench()]
+    parser.add_argument("--only", choices=BENCHES, nargs="+", metavar="PART", help=", ".join(BENCHES))
+    args = parser.parse_args()
     head = {
         "command": "python benchmarks/speed.py",
         "machine": machine(),
         "versions": versions("scikit-learn", "skorch", "captum"),
     }
-    lines = [
-        f"# Speed on the {'GPU' if CUDA else 'CPU'}",
-        "",
-        f"{origin(head)} Batches of {BATCH}. Median (smallest, largest) over rounds in turn, each thing in a process "
-        "of its own.",
-        "",
-        "| figure | reach | measured | by CPU time |",
-        "|---|---|---|---|",
-    ]
-    for r in rows:
-        cells = ["{:.2f} ({:.2f}, {:.2f})".format(*r[k]) for k in r if k not in ("figure", "reach")] + [""]
-        lines.append(f"| {r['figure']} | {r['reach']} | {cells[0]} | {cells[1]} |")
-    print("\n".join(lines))
-    if only is None:
-        lines += ["", f"![What predict takes for a pixel](../../docs/{plot(rows)})"]
-        write("speed-cuda" if CUDA else "speed-cpu", lines, {**head, "rows": rows})
+    about = "Median (smallest, largest) over rounds in turn, each thing in a process of its own."
+    title = [f"# Speed on the {'GPU' if CUDA else 'CPU'}", "", f"{origin(head)} Batches of {BATCH}. {about}", ""]
+    write_row_by_row(
+        NAME, args.only, BENCHES, lambda part: BENCHES[part](), lambda parts: [*title, *table(parts)], head
+    )
 
 
 if __name__ == "__main__":

@@ -26,13 +26,24 @@ def empty(convolution, *args, **kwargs):
 class ConvBlock(nn.Sequential):
     """Convolution, batch norm, ReLU. The convolution has no bias: batch norm brings its own."""
 
+    fused = False  # whether, in training on CUDA, batch norm and ReLU are those of skgcm.norm_relu
+
     def __init__(self, n_in, n_out, *, kernel=3, stride=1, groups=1):
         conv = empty(nn.Conv2d, n_in, n_out, kernel, stride, padding=kernel // 2, groups=groups)
         super().__init__(conv, nn.BatchNorm2d(n_out), nn.ReLU(inplace=True))
 
     def forward(self, x):
-        conv, norm, relu = self
-        return relu(norm(_stride_2(conv, x) if conv.stride == (2, 2) else conv(x)))
+        conv = self[0]
+        return self.activated(_stride_2(conv, x) if conv.stride == (2, 2) else conv(x))
+
+    def activated(self, x):
+        """Batch norm and ReLU."""
+        _, norm, relu = self
+        if self.fused and self.training and norm.training and x.is_cuda and x.shape[1] < x.numel() < 2**31:
+            from skgcm.norm_relu import norm_relu  # here, since it needs Triton
+
+            return norm_relu(x, norm)
+        return relu(norm(x))
 
     def fold(self):
         """Absorb batch norm, as it acts in evaluation, into the convolution. In place."""
@@ -53,7 +64,7 @@ class NearestUp(ConvBlock):
     """Nearest-neighbour upsampling to a given size, then a :class:`ConvBlock`."""
 
     def forward(self, x, size):
-        conv, norm, relu = self
+        conv = self[0]
         if size != (2 * x.shape[2], 2 * x.shape[3]):  # an odd size, which doubling overshoots
             return super().forward(F.interpolate(x, size=size, mode="nearest"))
         # On doubled pixels a 3x3 kernel reads each pixel up to four times. A stride-2 deconvolution by the kernel's
@@ -62,7 +73,7 @@ class NearestUp(ConvBlock):
         # (Means times four, and not divisor_override=1: PyTorch's ONNX exporter ignores that without a word.)
         windows = 4 * F.avg_pool2d(conv.weight.flip(2, 3), 2, stride=1, padding=1)
         kernel = windows.unflatten(0, (conv.groups, -1)).transpose(1, 2).flatten(0, 1)  # (n_in, n_out / groups, 4, 4)
-        return relu(norm(F.conv_transpose2d(x, kernel, conv.bias, stride=2, padding=1, groups=conv.groups)))
+        return self.activated(F.conv_transpose2d(x, kernel, conv.bias, stride=2, padding=1, groups=conv.groups))
 
 
 class DeconvolutionUp(ConvBlock):
@@ -73,8 +84,7 @@ class DeconvolutionUp(ConvBlock):
         self[0] = empty(nn.ConvTranspose2d, n_in, n_out, 3, stride=2, padding=1, groups=groups)
 
     def forward(self, x, size):
-        conv, norm, relu = self
-        return relu(norm(_stride_2(conv, x, output_size=size)))
+        return self.activated(_stride_2(self[0], x, output_size=size))
 
 
 class Encoder(nn.Module):

@@ -13,6 +13,12 @@ def autocast(device, low):
     return torch.autocast(device.type, dtype=low, enabled=low is not None, cache_enabled=False)
 
 
+def _captures_on(device):
+    """Whether PyTorch, whose stream for capturing is of the GPU that it first captured on, can capture on this one."""
+    stream = torch.cuda.graph.default_capture_stream
+    return stream is None or stream.device == device
+
+
 class _Call(nn.Module):
     """The network with options that are not tensors, under an autocast of its own: backward runs outside of it.
 
@@ -42,22 +48,23 @@ class Step:
     """A network in training under autocast to the dtype `low`, if any; with `replay`, on CUDA, from a graph.
 
     Only the network is captured, at the first batch: loss, optimizer, learning rates, random numbers and callbacks stay
-    as they are, and need not be capturable. PyTorch captures on one GPU in a process, the first. A smaller batch, the
-    last of an epoch, runs the network itself, and so does every batch while some module has hooks, which a graph would
-    leave out. Each set of options has a graph of its own. A larger batch is captured anew while no second one came of
-    the size captured, and so are parameters that were frozen or thawed on the way. The gradients of a replay are the
-    graph's own memory: whoever keeps them beyond the step clones them.
+    as they are, and need not be capturable. PyTorch captures on one GPU in a process, the first: on others the network
+    runs itself. So it does for a smaller batch, the last of an epoch, and for every batch while some module has hooks,
+    which a graph would leave out. Each set of options has a graph of its own. A larger batch is captured anew while no
+    second one came of the size captured, and so are parameters that were frozen or thawed on the way. The gradients of
+    a replay are the graph's own memory: whoever keeps them beyond the step clones them.
     """
 
     def __init__(self, network, low=None, replay=False):
         self.network, self.low, self.replay = network, low, replay
+        self.modules, self.parameters = list(network.modules()), list(network.parameters())
         self.captured = {}
 
     def __call__(self, images, classes=None, **options):
         call, tensors = _Call(self.network, self.low, options), (images,) if classes is None else (images, classes)
-        if not self.replay or self._has_hooks():
+        if not self.replay or self._has_hooks() or not _captures_on(images.device):
             return call(*tensors)
-        key, trainable = tuple(options.items()), [parameter.requires_grad for parameter in self.network.parameters()]
+        key, trainable = tuple(options.items()), [parameter.requires_grad for parameter in self.parameters]
         found = self.captured.get(key)
         # the last batch of an epoch can come first and be smaller than others; later it can be larger, by one
         larger = found is not None and len(images) > found.shape[0] and not found.recurs
@@ -72,14 +79,22 @@ class Step:
 
     def _has_hooks(self):
         kinds = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
-        return any(getattr(module, kind) for module in self.network.modules() for kind in kinds)
+        return any(getattr(module, kind) for module in self.modules for kind in kinds)
 
     def _capture(self, call, tensors):
         buffers = [(buffer, buffer.clone()) for buffer in self.network.buffers()]
         with torch.cuda.device_of(tensors[0]), warnings.catch_warnings():
             # the rehearsals ran on a stream of their own, which PyTorch's capture waits for
             warnings.filterwarnings("ignore", "The AccumulateGrad node's stream")
-            graphed = torch.cuda.make_graphed_callables(call, tuple(tensor.clone() for tensor in tensors))
+            try:
+                graphed = torch.cuda.make_graphed_callables(call, tuple(tensor.clone() for tensor in tensors))
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                raise RuntimeError(
+                    "A training step could not be captured as a CUDA graph, perhaps since another thread uses the GPU. "
+                    f"Fit with net_params={{'cuda_graph': False}}. {error}"
+                ) from error
         for buffer, before in buffers:  # batch norm has counted the rehearsals
             buffer.copy_(before)
         return graphed

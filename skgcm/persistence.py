@@ -17,7 +17,7 @@ from skgcm.network import GCM
 
 # What net_params may say: numbers for the loss and the optimizer. The rest of skorch's parameters takes names of files
 # and commands too (of the compiler of compile__options, say), which a file must not choose.
-NET_PARAMS = {"compile", "compile__mode", "compile__dynamic", "compile__fullgraph", "cuda_graph"}
+NET_PARAMS = {"compile", "compile__mode", "compile__dynamic", "compile__fullgraph", "cuda_graph", "fused_norm"}
 NET_PREFIXES = ("criterion__", "optimizer__")
 NOT_STORED = {"checkpoint"}  # of a run and not of a model; and a file must not choose what a fit writes to
 FIELDS = {

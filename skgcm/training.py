@@ -14,6 +14,7 @@ from tqdm import tqdm
 from skgcm import heap, mosaics, second_look, sparsity
 from skgcm.augmentation import augmented
 from skgcm.batches import Batches
+from skgcm.blocks import ConvBlock
 from skgcm.graphs import Step, autocast
 
 BATCH_SIZES = {"train_batch_size", "valid_batch_size"}  # what skorch's callbacks find of a batch, but for its loss
@@ -25,6 +26,20 @@ def learning_rate_factor(position):
     if position < WARM_UP:
         return position / WARM_UP
     return 0.5 + 0.5 * math.cos(math.pi * (position - WARM_UP) / (1 - WARM_UP))
+
+
+def fuse_norms(network):
+    """Let the network's blocks train batch norm and ReLU by the kernels of :mod:`skgcm.norm_relu`."""
+    try:
+        import skgcm.norm_relu  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "net_params={'fused_norm': True} needs Triton, which comes with PyTorch for CUDA on Linux. Install it, or "
+            f"fit without fused_norm. {error}"
+        ) from error
+    for module in network.modules():
+        if isinstance(module, ConvBlock):
+            module.fused = True
 
 
 def _may_stop(callback):
@@ -55,6 +70,8 @@ class GCMNet(NeuralNetClassifier):
         Initial weights, order of the batches and augmentation all follow from it and from the number of the epoch.
     cuda_graph : bool
         On CUDA, replay the network's part of a step from a graph. On other devices nothing.
+    fused_norm : bool
+        On CUDA, train batch norm and ReLU by the kernels of `skgcm.norm_relu`. On other devices nothing.
     """
 
     def __init__(
@@ -68,7 +85,8 @@ class GCMNet(NeuralNetClassifier):
         sparsity,
         second_look,
         seed,
-        cuda_graph=False,
+        cuda_graph=True,
+        fused_norm=False,
         **kwargs,
     ):
         self.image_format = image_format
@@ -80,6 +98,7 @@ class GCMNet(NeuralNetClassifier):
         self.second_look = second_look
         self.seed = seed
         self.cuda_graph = cuda_graph
+        self.fused_norm = fused_norm
         super().__init__(*args, **kwargs)
 
     @property
@@ -99,8 +118,14 @@ class GCMNet(NeuralNetClassifier):
         module = self.module(**self.get_params_for("module"), generator=generator)
         if torch.get_default_dtype() != torch.float32:
             module.float().reset_parameters(generator.manual_seed(self.seed))
+        if self.fused_norm and torch.device(self.device).type == "cuda":
+            fuse_norms(module)
         self.module_ = module.eval().to(memory_format=torch.channels_last)  # each training step sets the mode itself
         return self
+
+    def _set_training(self, training=True):
+        if self.module_.training != training:  # through all modules it takes as long as what else a step does here
+            super()._set_training(training)
 
     def get_iterator(self, dataset, training=False):
         return Batches(dataset, self.batch_size, self.shuffling_ if training else None, self.device)

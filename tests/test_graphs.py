@@ -3,6 +3,7 @@
 import gc
 import weakref
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -117,6 +118,24 @@ def test_hooks_are_called(captures, network, kind):
     assert called
     handle.remove()
     assert _replayed(replay(_images(4)))
+
+
+def test_a_network_on_another_gpu_than_the_first_runs(captures, network, monkeypatch):
+    monkeypatch.setattr(torch.cuda.graph, "default_capture_stream", SimpleNamespace(device=torch.device("cuda:1")))
+    assert not _replayed(Step(network, replay=True)(_images(4)))
+    assert captures == []
+
+
+@pytest.mark.parametrize(
+    ("error", "match"), [(RuntimeError("why"), "'cuda_graph': False.*why"), (torch.OutOfMemoryError("why"), "^why")]
+)
+def test_a_step_that_cannot_be_captured_says_what_helps(monkeypatch, network, error, match):
+    def make_graphed_callables(module, args):
+        raise error
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", make_graphed_callables)
+    with pytest.raises(type(error), match=match):
+        Step(network, replay=True)(_images(4))
 
 
 def test_images_and_scores_that_a_callback_keeps_are_not_written_over(captures, network):

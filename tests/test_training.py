@@ -1,4 +1,5 @@
 import pickle
+import sys
 import threading
 import weakref
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from skgcm import GCMClassifier, graphs, sparsity, training
+from skgcm.network import GCM
 
 
 def test_one_cycle_rises_for_a_quarter_and_falls_to_nothing():
@@ -236,3 +238,10 @@ def test_a_callback_ends_training_with_a_keyboard_interrupt():
 
     X, y = np.random.default_rng(0).random((32, 6, 6)), np.arange(32) % 2
     assert len(GCMClassifier(**TINY, callbacks=[Enough()]).fit(X, y).history_) == 1
+
+
+def test_fused_norm_without_triton_says_what_to_do(monkeypatch):
+    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.delitem(sys.modules, "skgcm.norm_relu", raising=False)
+    with pytest.raises(ImportError, match=r"'fused_norm': True.* needs Triton.*or fit without fused_norm"):
+        training.fuse_norms(GCM(2))
