@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in one go: where a step's time goes, the speed table, the CUDA tests and, given the data, the
-# tables and figures of the paper and of the evidence.
+# Everything that needs a GPU, in two goes of about ten minutes at most on an H200 (reckoned from parts of them): what the
+# library does there, and the tables and figures of the paper.
 #
-#     bash benchmarks/gpu.sh [PYTHON [CIFAR10 SVHN [ABOUT_SVHN]]]
+#     bash benchmarks/gpu.sh [PYTHON]                               # the CUDA tests, the speed table, where a step's time goes
+#     bash benchmarks/gpu.sh PYTHON CIFAR10 SVHN [ABOUT_SVHN]       # the paper's
 #
 # PYTHON has skgcm with the extras "bench" and "dev"; the others are what benchmarks/paper.py takes. Writes
-# benchmarks/results/*-cuda.*, paper-* and evidence-*.
+# benchmarks/results/*-cuda.* and paper-*.
 set -euo pipefail
 here=$(dirname "${BASH_SOURCE[0]}")
 python=${1:-python}
@@ -14,13 +15,14 @@ if [ "$("$python" -c 'import torch; print(torch.cuda.is_available())')" = False 
     echo "No GPU here that PyTorch can use: nothing measured, nothing written."
     exit 0
 fi
-"$python" "$here/profile_fit.py"
-"$python" "$here/speed.py"
 if [ $# -ge 3 ]; then
-    # fits side by side, since one alone is thought to leave a GPU idle, and kept: run again, what was cut off goes on
-    # (of SVHN only what was fitted to its end)
-    keep=$here/../.fits
-    "$python" "$here/paper.py" --cifar10 "$2" --svhn "$3" --about-svhn "${4:-}" --long --epochs 100 --jobs 3 --keep "$keep"
-    "$python" "$here/evidence.py" --cifar10 "$2" --only cifar10 --jobs 2 --keep "$keep"
+    # kept: run again, what was cut off goes on (of SVHN only what was fitted to its end)
+    "$python" "$here/paper.py" --cifar10 "$2" --svhn "$3" --about-svhn "${4:-}" --long --epochs 100 --batch-size 512 --lr 0.4 \
+        --smooth --fused --jobs 3 --keep "$here/../.fits"
+    exit
 fi
-"$python" -m pytest "$here/../tests/test_cuda.py"  # last: a failure must not keep the measurements from being made
+failed=0
+"$python" -m pytest "$here/../tests/test_cuda.py" || failed=$?  # which must not keep the measurements from being made
+"$python" "$here/speed.py"
+"$python" "$here/profile_fit.py"
+exit $failed

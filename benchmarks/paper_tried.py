@@ -4,8 +4,8 @@
     python benchmarks/paper_tried.py svhn svhn.npz --only "GCM" "CNN"    # the other rows stay as they are
 
 Short fits on all but the last 5,000 training images, one seed, scored on these: enough to choose what to train at
-length (benchmarks/paper.py), not to report. In batches of 64, on a GPU of 512. Writes
-benchmarks/results/paper-tried-SET.md and .json, row by row.
+length (benchmarks/paper.py), not to report. In batches of 64, on a GPU of 512, for more epochs and with the kernels of
+`fused_norm`. Writes benchmarks/results/paper-tried-SET.md and .json, row by row.
 
 --jobs 4    so many fits side by side
 """

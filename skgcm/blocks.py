@@ -39,10 +39,11 @@ class ConvBlock(nn.Sequential):
     def activated(self, x):
         """Batch norm and ReLU."""
         _, norm, relu = self
-        if self.fused and self.training and norm.training and x.is_cuda and x.shape[1] < x.numel() < 2**31:
-            from skgcm.norm_relu import norm_relu  # here, since it needs Triton
+        if self.fused and self.training and norm.training and x.is_cuda:
+            from skgcm import norm_relu  # here, since it needs Triton
 
-            return norm_relu(x, norm)
+            if norm_relu.takes(x):
+                return norm_relu.norm_relu(x, norm)
         return relu(norm(x))
 
     def fold(self):

@@ -130,6 +130,10 @@ def build_net(params, image_format, n_classes, class_weights, n_images=None):
     }
     if taken:
         raise ValueError(f"net_params has {sorted(taken)}, which GCMClassifier sets itself: use its own parameters.")
+    if further.get("compile") and further.get("fused_norm"):
+        raise ValueError(
+            "net_params has compile and fused_norm, which both replace batch norm's kernels: fit with one of them."
+        )
     if not params["weight_decay"]:
         del own["optimizer__weight_decay"]
     return GCMNet(**{"criterion": torch.nn.CrossEntropyLoss, **optimizer_params, **own, **further})

@@ -116,10 +116,10 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         by a KeyboardInterrupt, at the end of an epoch.
     net_params : dict, default=None
         Further parameters of the skorch net, e.g. ``{"criterion__label_smoothing": 0.1}``; ``{"compile": True}``
-        trains through torch.compile. On CUDA, training steps are replayed from a graph, which ``{"cuda_graph": False}``
-        leaves, for fits in several threads at a time; and ``{"fused_norm": True}`` computes batch norm and ReLU
-        together, in kernels that Triton compiles at first, for some seconds: for long trainings in large batches.
-        What this class has parameters for, or sets itself, is refused.
+        trains through torch.compile. On CUDA, training steps are replayed from a graph; ``{"cuda_graph": False}`` turns
+        that off, for fits in several threads at a time or to save memory. ``{"fused_norm": True}``, for long trainings
+        on CUDA in batches of a thousand and more, computes batch norm and ReLU in kernels that Triton compiles at
+        first, for some seconds. What this class has parameters for, or sets itself, is refused.
     warm_start : bool, default=False
         True: `fit` starts from the weights of the last fit.
     transform_maps : {"contributions", "weights"}, default="contributions"
@@ -782,9 +782,10 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             Where nothing is fitted.
         ValueError
             For what cannot be stored, because it is code: a callable `augment`, `callbacks`, an `optimizer` class, a
-            RandomState as `random_state`, `net_params` other than numbers for the loss and the optimizer, ``compile``,
-            ``cuda_graph`` and ``fused_norm``. Also for labels other than text, numbers and bool, and for more text than
-            a file may have: histories of more than about 10,000 epochs, tens of thousands of column names or labels.
+            RandomState as `random_state`, `net_params` other than ``compile``, ``cuda_graph``,
+            ``fused_norm`` and numbers for the loss and the optimizer. Also for labels other than text, numbers and
+            bool, and for more text than a file may have: histories of more than about 10,000 epochs, tens of thousands
+            of column names or labels.
         OSError
             Where the file cannot be written.
 

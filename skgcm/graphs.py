@@ -14,7 +14,7 @@ def autocast(device, low):
 
 
 def _captures_on(device):
-    """Whether PyTorch, whose stream for capturing is of the GPU that it first captured on, can capture on this one."""
+    """Whether PyTorch can capture on this GPU: its stream for that is of the GPU it first captured on."""
     stream = torch.cuda.graph.default_capture_stream
     return stream is None or stream.device == device
 
@@ -88,12 +88,11 @@ class Step:
             warnings.filterwarnings("ignore", "The AccumulateGrad node's stream")
             try:
                 graphed = torch.cuda.make_graphed_callables(call, tuple(tensor.clone() for tensor in tensors))
-            except torch.OutOfMemoryError:
-                raise
             except RuntimeError as error:
-                raise RuntimeError(
-                    "A training step could not be captured as a CUDA graph, perhaps since another thread uses the GPU. "
-                    f"Fit with net_params={{'cuda_graph': False}}. {error}"
+                kind = torch.OutOfMemoryError if isinstance(error, torch.OutOfMemoryError) else RuntimeError
+                raise kind(
+                    f"{error}\nThis happened while a training step was captured as a CUDA graph, which keeps memory "
+                    "and wants a GPU that no other thread uses. net_params={'cuda_graph': False} fits without."
                 ) from error
         for buffer, before in buffers:  # batch norm has counted the rehearsals
             buffer.copy_(before)

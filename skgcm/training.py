@@ -18,6 +18,7 @@ from skgcm.blocks import ConvBlock
 from skgcm.graphs import Step, autocast
 
 BATCH_SIZES = {"train_batch_size", "valid_batch_size"}  # what skorch's callbacks find of a batch, but for its loss
+WORTH_CAPTURING = 20  # steps: fewer are done before they are captured
 WARM_UP = 0.25  # share of a one-cycle schedule in which the learning rate rises
 
 
@@ -69,9 +70,11 @@ class GCMNet(NeuralNetClassifier):
     seed : int
         Initial weights, order of the batches and augmentation all follow from it and from the number of the epoch.
     cuda_graph : bool
-        On CUDA, replay the network's part of a step from a graph. On other devices nothing.
+        On CUDA, replay the network's part of a step from a graph, unless it is compiled or there are few steps. On
+        other devices nothing.
     fused_norm : bool
-        On CUDA, train batch norm and ReLU by the kernels of `skgcm.norm_relu`. On other devices nothing.
+        On CUDA, train batch norm and ReLU by the kernels of `skgcm.norm_relu`, past hooks on these modules. On other
+        devices nothing.
     """
 
     def __init__(
@@ -118,13 +121,11 @@ class GCMNet(NeuralNetClassifier):
         module = self.module(**self.get_params_for("module"), generator=generator)
         if torch.get_default_dtype() != torch.float32:
             module.float().reset_parameters(generator.manual_seed(self.seed))
-        if self.fused_norm and torch.device(self.device).type == "cuda":
-            fuse_norms(module)
         self.module_ = module.eval().to(memory_format=torch.channels_last)  # each training step sets the mode itself
         return self
 
     def _set_training(self, training=True):
-        if self.module_.training != training:  # through all modules it takes as long as what else a step does here
+        if self.module_.training != training:  # at each step it would take a quarter of what the host does there
             super()._set_training(training)
 
     def get_iterator(self, dataset, training=False):
@@ -207,7 +208,9 @@ class GCMNet(NeuralNetClassifier):
         epochs = self.max_epochs
         self.shuffling_, self.augmenting_ = torch.Generator(), torch.Generator(self.device)
         low = None if self.precision == torch.float32 else self.precision
-        self.step_ = Step(self.module_, low, self.cuda_graph and self.augmenting_.device.type == "cuda")
+        on_cuda = self.augmenting_.device.type == "cuda"
+        if on_cuda and self.fused_norm:
+            fuse_norms(self.network)
         train, valid = self.get_split_datasets(X, y)
         datasets = {"dataset_train": train, "dataset_valid": valid}
         batches = self.get_iterator(train, training=True)
@@ -215,6 +218,8 @@ class GCMNet(NeuralNetClassifier):
         scheduled = self.optimizer_.param_groups if self.lr_schedule == "one-cycle" else []
         peaks = [group["lr"] for group in scheduled]
         steps = len(batches)
+        replay = on_cuda and self.cuda_graph and not self.compile and (epochs - done) * steps >= WORTH_CAPTURING
+        self.step_ = Step(self.module_, low, replay)
         with tqdm(total=epochs * steps, initial=done * steps, unit="batch", disable=self.verbose != 1) as progress:
             for epoch in range(done, epochs):
                 self.notify("on_epoch_begin", **datasets)
@@ -269,6 +274,7 @@ class GCMNet(NeuralNetClassifier):
 
     def _train_epoch(self, batches, scheduled, plan, progress):
         """Mean loss of one pass. The losses stay on the device until the end: the host waits once an epoch."""
+        super()._set_training(True)  # also of what a callback has set otherwise
         losses, sizes = [], []
         for batch, (rates, options) in zip(batches, plan, strict=True):
             for group, rate in zip(scheduled, rates, strict=True):

@@ -45,7 +45,7 @@ def test_replayed_steps_learn_what_run_steps_learn(fitted, fused, precision, opt
     _, X = fitted
     captured, capture = [], torch.cuda.make_graphed_callables
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", lambda *args: captured.append(True) or capture(*args))
-    params = {"max_epochs": 2, "batch_size": 20, "precision": precision, "augment": "shift+flip", "random_state": 0}
+    params = {"max_epochs": 4, "batch_size": 20, "precision": precision, "augment": "shift+flip", "random_state": 0}
     params |= options
     run, replayed = (
         GCMClassifier(**params, net_params={"cuda_graph": graph, "fused_norm": fused}).fit(X, np.arange(96) % 3)
@@ -59,23 +59,37 @@ def test_replayed_steps_learn_what_run_steps_learn(fitted, fused, precision, opt
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("shape", [(3, 16, 9, 7), (64, 16, 32, 32), (2, 24, 5, 5), (40, 64, 16, 16), (1, 1, 1, 2)])
-def test_fused_batch_norm_and_relu_are_those_of_pytorch(shape, dtype):
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("momentum", [0.1, 0.0])
+@pytest.mark.parametrize(
+    "shape",  # with less than a block, one block, several of one program, and more programs than are added at once
+    [
+        (1, 1, 1, 2),
+        (2, 24, 5, 5),
+        (3, 16, 9, 7),
+        (64, 16, 32, 32),
+        (40, 64, 16, 16),
+        (300, 64, 16, 16),
+        (800, 16, 32, 32),
+    ],
+)
+def test_fused_batch_norm_and_relu_are_those_of_pytorch(shape, dtype, momentum, channels_last):
     from skgcm.norm_relu import norm_relu
 
     generator = torch.Generator().manual_seed(0)
     x, dy = (torch.randn(shape, generator=generator).to("cuda", dtype) for _ in range(2))
-    x = (2 * x + 30).contiguous(memory_format=torch.channels_last)  # a mean far from 0
+    x = 2 * x + 30  # a mean far from 0
+    if channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
     found = []
     for activate in (norm_relu, lambda x, norm: norm(x).relu()):
-        norm = torch.nn.BatchNorm2d(shape[1], device="cuda")
+        norm = torch.nn.BatchNorm2d(shape[1], momentum=momentum, device="cuda")
         with torch.no_grad():
             norm.weight.copy_(torch.linspace(-1, 2, shape[1]))
             norm.bias.copy_(torch.linspace(-0.5, 0.5, shape[1]))
         images = x.clone().requires_grad_()
         y = activate(images, norm)
         y.backward(dy)
-        assert y.is_contiguous(memory_format=torch.channels_last)
         found.append([y, images.grad, norm.weight.grad, norm.bias.grad, *norm.buffers()])
     for ours, theirs in zip(*found, strict=True):
         assert ours.dtype == theirs.dtype
@@ -83,6 +97,31 @@ def test_fused_batch_norm_and_relu_are_those_of_pytorch(shape, dtype):
         assert (ours.double() - theirs.double()).norm() <= 0.02 * theirs.double().norm() + 1e-4
     torch.testing.assert_close(found[0][0], found[1][0], rtol=0.02, atol=1e-4 if dtype == torch.float32 else 0.02)
     torch.testing.assert_close(found[0][4:], found[1][4:], rtol=1e-4, atol=1e-5)  # the running statistics
+
+
+def test_fused_batch_norm_and_relu_pass_on_what_is_not_a_number():
+    from skgcm.norm_relu import norm_relu
+
+    x = torch.ones(2, 16, 4, 4, device="cuda")
+    x[0, 3, 1, 1] = float("nan")
+    assert norm_relu(x, torch.nn.BatchNorm2d(16, device="cuda"))[:, 3].isnan().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_fused_norm_does_not_mind_the_default_dtype(fitted, dtype):
+    _, X = fitted
+    torch.set_default_dtype(dtype)
+    try:
+        clf = GCMClassifier(max_epochs=1, random_state=0, net_params={"fused_norm": True}).fit(X, np.arange(96) % 3)
+        assert np.isfinite(clf.decision_function(X)).all()
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_a_few_steps_are_not_captured(fitted, monkeypatch):
+    _, X = fitted
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", lambda *args: pytest.fail("captured"))
+    GCMClassifier(random_state=0).partial_fit(X, np.arange(96) % 3)
 
 
 def test_fused_norm_learns_alike_and_gives_an_ordinary_model(fitted, tmp_path):
@@ -93,6 +132,9 @@ def test_fused_norm_learns_alike_and_gives_an_ordinary_model(fitted, tmp_path):
     plain = GCMClassifier(**params | {"net_params": None}).fit(X, np.arange(96) % 3)
     losses = [[epoch["train_loss"] for epoch in each.history_] for each in (clf, plain)]
     np.testing.assert_allclose(losses[0], losses[1], rtol=0.05)
+    evidence = clf.explain(X, "all")
+    tolerance = 1e-5 * np.abs(evidence.scores).max()
+    np.testing.assert_allclose(evidence.ccm.mean(axis=(2, 3, 4)), evidence.scores, atol=tolerance)
     clf.save(tmp_path / "model.gcm")
     scores = GCMClassifier.load(tmp_path / "model.gcm", device="cpu").decision_function(X)
     np.testing.assert_allclose(clf.decision_function(X), scores, atol=1e-4 * np.abs(scores).max())

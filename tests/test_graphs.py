@@ -39,6 +39,7 @@ def captures(monkeypatch):
         return module
 
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", make_graphed_callables)
+    monkeypatch.setattr(torch.cuda.graph, "default_capture_stream", None)  # where there is a GPU, of what ran before
     return shapes
 
 
@@ -126,15 +127,13 @@ def test_a_network_on_another_gpu_than_the_first_runs(captures, network, monkeyp
     assert captures == []
 
 
-@pytest.mark.parametrize(
-    ("error", "match"), [(RuntimeError("why"), "'cuda_graph': False.*why"), (torch.OutOfMemoryError("why"), "^why")]
-)
-def test_a_step_that_cannot_be_captured_says_what_helps(monkeypatch, network, error, match):
+@pytest.mark.parametrize("error", [RuntimeError("why"), torch.OutOfMemoryError("why")])
+def test_a_step_that_cannot_be_captured_says_what_helps(captures, monkeypatch, network, error):
     def make_graphed_callables(module, args):
         raise error
 
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", make_graphed_callables)
-    with pytest.raises(type(error), match=match):
+    with pytest.raises(type(error), match=r"(?s)why.*'cuda_graph': False"):
         Step(network, replay=True)(_images(4))
 
 

@@ -6,6 +6,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from skorch.callbacks import Callback
 
 from skgcm import GCMClassifier, graphs, sparsity, training
 from skgcm.network import GCM
@@ -245,3 +246,24 @@ def test_fused_norm_without_triton_says_what_to_do(monkeypatch):
     monkeypatch.delitem(sys.modules, "skgcm.norm_relu", raising=False)
     with pytest.raises(ImportError, match=r"'fused_norm': True.* needs Triton.*or fit without fused_norm"):
         training.fuse_norms(GCM(2))
+
+
+def test_compile_and_fused_norm_are_not_for_one_fit():
+    X, y = np.random.default_rng(0).random((8, 6, 6)), np.arange(8) % 2
+    clf = GCMClassifier(encoder_width=4, max_epochs=1, net_params={"compile": True, "fused_norm": True})
+    with pytest.raises(ValueError, match=r"compile and fused_norm.*fit with one"):
+        clf.fit(X, y)
+
+
+def test_what_a_callback_sets_to_evaluation_trains_again_in_the_next_epoch():
+    class Freezes(Callback):
+        def __init__(self):
+            self.modes = []
+
+        def on_epoch_end(self, net, **kwargs):
+            self.modes.append(net.network.encoder.training)
+            net.network.encoder.eval()
+
+    X, y, freezes = np.random.default_rng(0).random((8, 6, 6)), np.arange(8) % 2, Freezes()
+    GCMClassifier(encoder_width=4, max_epochs=3, random_state=0, device="cpu", callbacks=[freezes]).fit(X, y)
+    assert freezes.modes == [True, True, True]
