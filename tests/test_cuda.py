@@ -81,22 +81,29 @@ def test_fused_batch_norm_and_relu_are_those_of_pytorch(shape, dtype, momentum, 
     x = 2 * x + 30  # a mean far from 0
     if channels_last:
         x = x.contiguous(memory_format=torch.channels_last)
-    found = []
-    for activate in (norm_relu, lambda x, norm: norm(x).relu()):
-        norm = torch.nn.BatchNorm2d(shape[1], momentum=momentum, device="cuda")
-        with torch.no_grad():
-            norm.weight.copy_(torch.linspace(-1, 2, shape[1]))
-            norm.bias.copy_(torch.linspace(-0.5, 0.5, shape[1]))
-        images = x.clone().requires_grad_()
-        y = activate(images, norm)
-        y.backward(dy)
-        found.append([y, images.grad, norm.weight.grad, norm.bias.grad, *norm.buffers()])
-    for ours, theirs in zip(*found, strict=True):
-        assert ours.dtype == theirs.dtype
-        # a value whose ReLU is at 0 may pass its gradient in one and not in the other
-        assert (ours.double() - theirs.double()).norm() <= 0.02 * theirs.double().norm() + 1e-4
-    torch.testing.assert_close(found[0][0], found[1][0], rtol=0.02, atol=1e-4 if dtype == torch.float32 else 0.02)
-    torch.testing.assert_close(found[0][4:], found[1][4:], rtol=1e-4, atol=1e-5)  # the running statistics
+    ours, theirs = (
+        _activated(activate, x.to(kind), dy.to(kind), momentum)
+        for activate, kind in ((norm_relu, dtype), (lambda x, norm: norm.double()(x).relu(), torch.float64))
+    )
+    assert ours[0].dtype == ours[1].dtype == dtype
+    # gradients: a value close to where ReLU bends may pass its own in one and not in the other
+    tolerances = [1e-5, 1e-3, 1e-3, 1e-3, 1e-5, 1e-5, 0]
+    if dtype == torch.bfloat16:
+        tolerances[:4] = [0.02] * 4
+    for one, other, tolerance in zip(ours, theirs, tolerances, strict=True):
+        assert (one.double() - other.double()).norm() <= tolerance * (other.double().norm() + 0.01)
+
+
+def _activated(activate, x, dy, momentum):
+    """Output, gradients of input, weight and bias, running mean and variance, and their count."""
+    norm = torch.nn.BatchNorm2d(x.shape[1], momentum=momentum, device=x.device)
+    with torch.no_grad():
+        norm.weight.copy_(torch.linspace(-1, 2, x.shape[1]))
+        norm.bias.copy_(torch.linspace(-0.5, 0.5, x.shape[1]))
+    x = x.clone().requires_grad_()
+    y = activate(x, norm)
+    y.backward(dy)
+    return [y, x.grad, norm.weight.grad, norm.bias.grad, *norm.buffers()]
 
 
 def test_fused_batch_norm_and_relu_pass_on_what_is_not_a_number():
