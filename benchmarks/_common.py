@@ -42,8 +42,12 @@ def write_row_by_row(name, wanted, known, measured, lines, head):
 
     `lines({row: what was measured})` is the table.
     """
-    path = RESULTS / f"{name}.json"
-    rows = json.loads(path.read_text())["rows"] if wanted and path.exists() else {}
+    path, rows = RESULTS / f"{name}.json", {}
+    if wanted and path.exists():
+        found = json.loads(path.read_text())
+        if found["machine"] != head["machine"]:
+            raise SystemExit(f"{path} is of another machine ({found['machine']}): measure all rows, or move it away.")
+        rows = found["rows"]
     for row in wanted or known:
         rows[row] = measured(row)
         rows = {row: rows[row] for row in known if row in rows}

@@ -120,7 +120,7 @@ def main():
         "versions": versions("scikit-learn", "skorch"),
         "epochs": epochs,
     }
-    settings = ", ".join(f"{name}={value}" for name, value in TRAINING.items())
+    settings = ", ".join(f"{name}={value}" for name, value in {**TRAINING, **NET}.items())
     about = sentences(
         f"{epochs} epochs on {len(X) - HELD_OUT:,} training images, {AUGMENT[args.set]}, {settings}, seed 0; percent "
         f"of the last {HELD_OUT:,} training images. One seed of a short fit: half a point means little.",

@@ -117,9 +117,9 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     net_params : dict, default=None
         Further parameters of the skorch net, e.g. ``{"criterion__label_smoothing": 0.1}``; ``{"compile": True}``
         trains through torch.compile. On CUDA, training steps are replayed from a graph; ``{"cuda_graph": False}`` turns
-        that off, for fits in several threads at a time or to save memory. ``{"fused_norm": True}``, for long trainings
-        on CUDA in batches of a thousand and more, computes batch norm and ReLU in kernels that Triton compiles at
-        first, for some seconds. What this class has parameters for, or sets itself, is refused.
+        that off, for fits while other threads use the GPU, or to save memory. ``{"fused_norm": True}``, for long
+        trainings on CUDA in batches of a thousand and more, computes batch norm and ReLU in kernels that Triton
+        compiles at first, for some seconds. What this class has parameters for, or sets itself, is refused.
     warm_start : bool, default=False
         True: `fit` starts from the weights of the last fit.
     transform_maps : {"contributions", "weights"}, default="contributions"

@@ -92,7 +92,8 @@ class Step:
                 kind = torch.OutOfMemoryError if isinstance(error, torch.OutOfMemoryError) else RuntimeError
                 raise kind(
                     f"{error}\nThis happened while a training step was captured as a CUDA graph, which keeps memory "
-                    "and wants a GPU that no other thread uses. net_params={'cuda_graph': False} fits without."
+                    "and wants a GPU that no other thread uses. net_params={'cuda_graph': False} fits without; where "
+                    "kernels of fused_norm failed to compile, fit without that."
                 ) from error
         for buffer, before in buffers:  # batch norm has counted the rehearsals
             buffer.copy_(before)

@@ -87,7 +87,7 @@ def test_fused_batch_norm_and_relu_are_those_of_pytorch(shape, dtype, momentum, 
     )
     assert ours[0].dtype == ours[1].dtype == dtype
     # gradients: a value close to where ReLU bends may pass its own in one and not in the other
-    tolerances = [1e-5, 1e-3, 1e-3, 1e-3, 1e-5, 1e-5, 0]
+    tolerances = [1e-5, 5e-3, 5e-3, 5e-3, 1e-5, 1e-5, 0]
     if dtype == torch.bfloat16:
         tolerances[:4] = [0.02] * 4
     for one, other, tolerance in zip(ours, theirs, tolerances, strict=True):
@@ -128,7 +128,7 @@ def test_fused_norm_does_not_mind_the_default_dtype(fitted, dtype):
 def test_a_few_steps_are_not_captured(fitted, monkeypatch):
     _, X = fitted
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", lambda *args: pytest.fail("captured"))
-    GCMClassifier(random_state=0).partial_fit(X, np.arange(96) % 3)
+    GCMClassifier(random_state=0).partial_fit(X, np.arange(96) % 3, classes=range(3))
 
 
 def test_fused_norm_learns_alike_and_gives_an_ordinary_model(fitted, tmp_path):

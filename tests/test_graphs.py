@@ -155,6 +155,7 @@ def test_what_was_captured_ends_with_the_fit(monkeypatch):
         return module
 
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", make_graphed_callables)
+    monkeypatch.setattr(torch.cuda.graph, "default_capture_stream", None)
     monkeypatch.setattr(training, "Step", lambda network, low, replay: Step(network, low, replay=True))
     X, y = np.random.default_rng(0).random((8, 6, 6)), np.arange(8) % 2
     gc.disable()  # or it may come by chance
