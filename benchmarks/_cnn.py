@@ -51,5 +51,7 @@ def for_captum(cnn):
 class CNNClassifier(GCMClassifier):
     """Trained by the same code and schedule as GCM. `explain` and `transform` do not work."""
 
+    network = CNN
+
     def _build_net(self, *args, **other_params):
-        return super()._build_net(*args, **other_params).set_params(module=CNN)
+        return super()._build_net(*args, **other_params).set_params(module=self.network)

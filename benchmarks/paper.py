@@ -60,22 +60,16 @@ class Bench:
     def __init__(self, args):
         self.args = args
         self.fit = keeping(args.keep)
-        self.suffix, self.training, net_params = "", {}, {}  # suffix: of results' names
-        if args.long:
-            self.suffix, self.training = f"-{args.epochs}", LONG
-        if args.batch_size:
-            self.suffix += f"-batch-{args.batch_size}"
-            self.training = self.training | {"batch_size": args.batch_size}
-        if args.lr:
-            self.suffix += f"-lr-{args.lr}"
-            self.training = self.training | {"lr": args.lr}
-        if args.smooth:
-            self.suffix += "-smooth"
-            net_params |= SMOOTH
-        if args.fused:
-            net_params |= {"fused_norm": True}
-        if net_params:
-            self.training = self.training | {"net_params": net_params}
+        net_params = (SMOOTH if args.smooth else {}) | ({"fused_norm": True} if args.fused else {})
+        asked = {"batch_size": args.batch_size, "lr": args.lr, "net_params": net_params}
+        self.training = (LONG if args.long else {}) | {name: value for name, value in asked.items() if value}
+        words = [
+            args.long and args.epochs,
+            args.batch_size and f"batch-{args.batch_size}",
+            args.lr and f"lr-{args.lr}",
+            args.smooth and "smooth",
+        ]
+        self.suffix = "".join(f"-{word}" for word in words if word)  # of results' names
         self.data, self.fits = {}, {}
 
     def load(self, name):

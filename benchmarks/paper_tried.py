@@ -38,8 +38,7 @@ class Encoder(CNN):
 
 
 class EncoderClassifier(CNNClassifier):
-    def _build_net(self, *args, **other_params):
-        return super()._build_net(*args, **other_params).set_params(module=Encoder)
+    network = Encoder
 
 
 UNDECAYED = {"net_params": {"optimizer__param_groups": [(p, {"weight_decay": 0.0}) for p in ("*.1.weight", "*.bias")]}}

@@ -125,9 +125,8 @@ def skorch_fit(X, y):
 
 
 def our_fit(X, y, **params):
-    return GCMClassifier(**{"max_epochs": 1, "batch_size": BATCH, "random_state": 0, "device": DEVICE} | params).fit(
-        X, y
-    )
+    params = {"max_epochs": 1, "batch_size": BATCH, "random_state": 0, "device": DEVICE} | params
+    return GCMClassifier(**params).fit(X, y)
 
 
 @torch.inference_mode()
@@ -186,9 +185,9 @@ def throughputs(times, n):
     return ", ".join(f"{name} {n / seconds(pairs):,.0f}" for name, pairs in times.items())
 
 
-def bench_fit(rounds=ROUNDS):
+def bench_fit():
     fits = {"ours": our_fit, "a": plain_fit, "b": best_fit, "c": skorch_fit}
-    times = in_turn({name: partial(fitting, fit) for name, fit in fits.items()}, rounds)
+    times = in_turn({name: partial(fitting, fit) for name, fit in fits.items()}, ROUNDS)
     return [
         row(f"fit, over plain loop (a) [images/s: {throughputs(times, TRAIN)}]", ">= 2.5", ratio(times, "ours", "a")),
         row("fit, over stock skorch (c)", ">= 2.5", ratio(times, "ours", "c")),
@@ -249,14 +248,14 @@ def explain_all(clf, X):
     return clf.explain(X, classes="all")
 
 
-def bench_predict(rounds=ROUNDS):
+def bench_predict():
     makers = {
         "ours": partial(predicting, our_fit, GCMClassifier.predict),
         "a": partial(predicting, plain_fit, plain_predict),
         "b": partial(predicting, best_fit, best_predict),
         "explain": partial(predicting, our_fit, explain_all),
     }
-    times = in_turn(makers, rounds)
+    times = in_turn(makers, ROUNDS)
     rates = throughputs(times, PREDICT)
     return [
         row(f"predict, over plain loop (a) [images/s: {rates}]", ">= 1.3", ratio(times, "ours", "a")),
@@ -309,10 +308,10 @@ def growth_of_step(kind, n_classes):
     return growth_of_peak(training_step(kind, n_classes))
 
 
-def bench_classes(rounds=ROUNDS):
+def bench_classes():
     makers = {f"{k.__name__} {n}": partial(stepping, k, n, 10) for k in (GCM, Direct) for n in (10, 1000)}
     makers["Direct 1000"] = partial(stepping, Direct, 1000, 1)  # takes seconds
-    times = in_turn(makers, rounds)
+    times = in_turn(makers, ROUNDS)
     times["Direct 1000"] = [(10 * wall, 10 * cpu) for wall, cpu in times["Direct 1000"]]
     rows = [
         row("training step, time at 1000 classes over 10", "<= 1.2", ratio(times, "GCM 10", "GCM 1000")),
@@ -328,8 +327,8 @@ def bench_classes(rounds=ROUNDS):
     return rows
 
 
-def bench_captum(rounds=ROUNDS):
-    times = in_turn({method: partial(explaining, method) for method in ("ours", "cam", "guided")}, rounds)
+def bench_captum():
+    times = in_turn({method: partial(explaining, method) for method in ("ours", "cam", "guided")}, ROUNDS)
     n = sum(p.numel() for p in CNN(10).parameters())
     return [
         row(f"maps of 10 classes, over Captum's LayerGradCam [CNN of {n:,}]", ">= 10", ratio(times, "ours", "cam")),
@@ -432,9 +431,7 @@ def main():
     }
     about = "Median (smallest, largest) over rounds in turn, each thing in a process of its own."
     if CUDA:
-        about += (
-            " Epochs are of fits one after the other in one process, with shifts and flips, in batches as they say."
-        )
+        about += " Epochs are of fits one after the other in one process, shifted and flipped, in batches as they say."
     title = [f"# Speed on the {'GPU' if CUDA else 'CPU'}", "", f"{origin(head)} Batches of {BATCH}. {about}", ""]
     write_row_by_row(
         NAME, args.only, BENCHES, lambda part: BENCHES[part](), lambda parts: [*title, *table(parts)], head

@@ -61,6 +61,20 @@ class ConvBlock(nn.Sequential):
         self[1] = nn.Identity()
 
 
+def fuse_norms(network):
+    """Let the network's blocks train batch norm and ReLU by the kernels of :mod:`skgcm.norm_relu`."""
+    try:
+        import skgcm.norm_relu  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "net_params={'fused_norm': True} needs Triton, which comes with PyTorch for CUDA on Linux. Install it, or "
+            f"fit without fused_norm. {error}"
+        ) from error
+    for module in network.modules():
+        if isinstance(module, ConvBlock):
+            module.fused = True
+
+
 class NearestUp(ConvBlock):
     """Nearest-neighbour upsampling to a given size, then a :class:`ConvBlock`."""
 

@@ -782,10 +782,10 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             Where nothing is fitted.
         ValueError
             For what cannot be stored, because it is code: a callable `augment`, `callbacks`, an `optimizer` class, a
-            RandomState as `random_state`, `net_params` other than ``compile``, ``cuda_graph``,
-            ``fused_norm`` and numbers for the loss and the optimizer. Also for labels other than text, numbers and
-            bool, and for more text than a file may have: histories of more than about 10,000 epochs, tens of thousands
-            of column names or labels.
+            RandomState as `random_state`, `net_params` other than ``compile``, ``cuda_graph``, ``fused_norm`` and
+            numbers for the loss and the optimizer. Also for labels other than text, numbers and bool, and for more text
+            than a file may have: histories of more than about 10,000 epochs, tens of thousands of column names or
+            labels.
         OSError
             Where the file cannot be written.
 

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -61,19 +62,22 @@ class Step:
         self.captured = {}
 
     def __call__(self, images, classes=None, **options):
-        call, tensors = _Call(self.network, self.low, options), (images,) if classes is None else (images, classes)
+        call, tensors = (
+            partial(_Call, self.network, self.low, options),
+            (images,) if classes is None else (images, classes),
+        )
         if not self.replay or self._has_hooks() or not _captures_on(images.device):
-            return call(*tensors)
+            return call()(*tensors)
         key, trainable = tuple(options.items()), [parameter.requires_grad for parameter in self.parameters]
         found = self.captured.get(key)
         # the last batch of an epoch can come first and be smaller than others; later it can be larger, by one
         larger = found is not None and len(images) > found.shape[0] and not found.recurs
         if found is None or larger or found.trainable != trainable:
-            found = self.captured[key] = _Captured(self._capture(call, tensors), images.shape, trainable)
+            found = self.captured[key] = _Captured(self._capture(call(), tensors), images.shape, trainable)
         elif images.shape == found.shape:
             found.recurs = True
         if images.shape != found.shape:
-            return call(*tensors)
+            return call()(*tensors)
         out = found.replay(*tensors)  # the next replay writes over its own, which a callback may have kept
         return tuple(part.clone() for part in out) if isinstance(out, tuple) else out.clone()
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from skgcm import heap, mosaics, second_look, sparsity
 from skgcm.augmentation import augmented
 from skgcm.batches import Batches
-from skgcm.blocks import ConvBlock
+from skgcm.blocks import fuse_norms
 from skgcm.graphs import Step, autocast
 
 BATCH_SIZES = {"train_batch_size", "valid_batch_size"}  # what skorch's callbacks find of a batch, but for its loss
@@ -27,20 +27,6 @@ def learning_rate_factor(position):
     if position < WARM_UP:
         return position / WARM_UP
     return 0.5 + 0.5 * math.cos(math.pi * (position - WARM_UP) / (1 - WARM_UP))
-
-
-def fuse_norms(network):
-    """Let the network's blocks train batch norm and ReLU by the kernels of :mod:`skgcm.norm_relu`."""
-    try:
-        import skgcm.norm_relu  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            "net_params={'fused_norm': True} needs Triton, which comes with PyTorch for CUDA on Linux. Install it, or "
-            f"fit without fused_norm. {error}"
-        ) from error
-    for module in network.modules():
-        if isinstance(module, ConvBlock):
-            module.fused = True
 
 
 def _may_stop(callback):

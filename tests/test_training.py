@@ -8,7 +8,7 @@ import pytest
 import torch
 from skorch.callbacks import Callback
 
-from skgcm import GCMClassifier, graphs, sparsity, training
+from skgcm import GCMClassifier, blocks, graphs, sparsity, training
 from skgcm.network import GCM
 
 
@@ -245,7 +245,7 @@ def test_fused_norm_without_triton_says_what_to_do(monkeypatch):
     monkeypatch.setitem(sys.modules, "triton", None)
     monkeypatch.delitem(sys.modules, "skgcm.norm_relu", raising=False)
     with pytest.raises(ImportError, match=r"'fused_norm': True.* needs Triton.*or fit without fused_norm"):
-        training.fuse_norms(GCM(2))
+        blocks.fuse_norms(GCM(2))
 
 
 def test_compile_and_fused_norm_are_not_for_one_fit():
