@@ -62,10 +62,8 @@ class Step:
         self.captured = {}
 
     def __call__(self, images, classes=None, **options):
-        call, tensors = (
-            partial(_Call, self.network, self.low, options),
-            (images,) if classes is None else (images, classes),
-        )
+        call = partial(_Call, self.network, self.low, options)
+        tensors = (images,) if classes is None else (images, classes)
         if not self.replay or self._has_hooks() or not _captures_on(images.device):
             return call()(*tensors)
         key, trainable = tuple(options.items()), [parameter.requires_grad for parameter in self.parameters]
