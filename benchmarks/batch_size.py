@@ -1,6 +1,6 @@
 """How few images are best cut into batches: `batch_size="auto"` against the sizes it chooses from, and more epochs.
 
-    python benchmarks/batch_size.py cifar10.npz NEU-DET/train    # about 10 minutes on two cores
+    python benchmarks/batch_size.py cifar10.npz NEU-DET/train    # about 22 minutes on two cores
 
 The data are those of schedule.py; of CIFAR-10 and NEU-DET only training images are used. Scored are up to 2,000 of
 those that a fit is not given. Writes benchmarks/results/batch-size.md and .json.

@@ -347,8 +347,9 @@ def figures(bench):
     rows, wrong = one_of_each(y, right)[:5], one_of_each(y, ~right)[:5]
     draw = ContributionDisplay.from_estimator
     lines = [
-        "The first test image that the classifier names rightly, or wrongly, of each of the first five classes. Red "
-        "raises the score of the class, blue lowers it; in figures 6 to 9 true classes are framed. "
+        "The first test image that the classifier names rightly, or wrongly, of each of the first five classes; in "
+        "figure 8 the first of each digit, however it is read. Red raises the score of the class, blue lowers it; in "
+        "figures 6 to 9 true classes are framed. "
         "The paper's own figures were not at hand: their subjects, and the columns of figure 10, are our choice.",
         "",
         save(bench, draw(gcm, X[rows], y[rows], classes="top-2").figure_, 6),

@@ -130,10 +130,12 @@ def main():
         delayed(row)(classifier, {**common, **changes}, X, y)
         for classifier, changes in (trials[name] for name in args.only or trials)
     )
-    title = [f"# What was tried: {args.set}", "", origin(head), "", about, ""]
-    write_row_by_row(
-        f"paper-tried-{args.set}", args.only, trials, lambda _: next(found), lambda rows: title + table(rows), head
-    )
+
+    def lines(rows):
+        few = [f"{len(rows)} of {len(trials)} rows, by `--only`.", ""] if len(rows) < len(trials) else []
+        return [f"# What was tried: {args.set}", "", origin(head), "", about, "", *few, *table(rows)]
+
+    write_row_by_row(f"paper-tried-{args.set}", args.only, trials, lambda _: next(found), lines, head)
 
 
 if __name__ == "__main__":

@@ -78,7 +78,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         to their class, to the batch's mean colour: a decision should not need what is no evidence. With the one-cycle
         schedule from 30 % of `max_epochs` on, else from the start. 0: none. Needs `mosaic`.
     optimizer : {"sgd", "adamw"} or a class of torch.optim, default="sgd"
-        "sgd" has Nesterov momentum 0.9. LBFGS, Muon and SparseAdam cannot train this network.
+        "sgd" has Nesterov momentum 0.9, "adamw" betas of 0.9 and 0.99. LBFGS, Muon and SparseAdam cannot train this
+        network.
     lr : float, default=0.05
         Learning rate; the highest where there is a schedule.
     lr_schedule : {"one-cycle", "constant"}, default="one-cycle"
@@ -175,8 +176,9 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     Several threads may ask one fitted classifier at once, and so may the child of a fork and other processes. The
     answers are the same, to the bit where PyTorch computes with as many threads; `torch.set_num_threads` counts for
     the thread that calls it and for those that start later. PyTorch's settings are left as they are, but for the
-    float32 precision of the device: it is the process's, and "ieee" while any thread is predicting. In the child of a
-    fork, training takes one thread. One estimator must not be fitted while another thread asks it.
+    float32 precision of the device: it is the process's, and "ieee" while any thread is predicting; `to_onnx` sets that
+    of all devices. In the child of a fork, training takes one thread. One estimator must not be fitted while another
+    thread asks it.
 
     References
     ----------
@@ -782,10 +784,10 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             Where nothing is fitted.
         ValueError
             For what cannot be stored, because it is code: a callable `augment`, `callbacks`, an `optimizer` class, a
-            RandomState as `random_state`, `net_params` other than ``compile``, ``cuda_graph``, ``fused_norm`` and
-            numbers for the loss and the optimizer. Also for labels other than text, numbers and bool, and for more text
-            than a file may have: histories of more than about 10,000 epochs, tens of thousands of column names or
-            labels.
+            RandomState as `random_state`, `net_params` other than ``compile`` (its mode, dynamic, fullgraph),
+            ``cuda_graph``, ``fused_norm`` and plain values for the loss and the optimizer. Also for labels other than
+            text, numbers and bool, and for more text than a file may have: histories of more than about 10,000 epochs,
+            tens of thousands of column names or labels.
         OSError
             Where the file cannot be written.
 

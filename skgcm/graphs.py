@@ -1,5 +1,6 @@
 """A network's forward and backward pass as one launch each, where launching costs more than computing: on CUDA."""
 
+import gc
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,11 +38,11 @@ class _Call(nn.Module):
 
 @dataclass
 class _Captured:
-    """What replays a graph, the shape of its images, and for each parameter whether it was trained."""
+    """What replays a graph, the shape of its images, whether that came again, and what else is fixed in it."""
 
     replay: Callable
     shape: torch.Size
-    trainable: list
+    fixed: tuple
     recurs: bool = False
 
 
@@ -52,26 +53,38 @@ class Step:
     as they are, and need not be capturable. PyTorch captures on one GPU in a process, the first: on others the network
     runs itself. So it does for a smaller batch, the last of an epoch, and for every batch while some module has hooks,
     which a graph would leave out. Each set of options has a graph of its own. A larger batch is captured anew while no
-    second one came of the size captured, and so are parameters that were frozen or thawed on the way. The gradients of
-    a replay are the graph's own memory: whoever keeps them beyond the step clones them.
+    second one came of the size captured, and so is what was frozen, thawed or given other memory on the way. The
+    gradients of a replay are the graph's own memory: whoever keeps them beyond the step clones them.
+
+    As a context manager it lets go of its graphs at the end.
     """
 
     def __init__(self, network, low=None, replay=False):
         self.network, self.low, self.replay = network, low, replay
-        self.modules, self.parameters = list(network.modules()), list(network.parameters())
+        self.modules, self.tensors = list(network.modules()), [*network.parameters(), *network.buffers()]
         self.captured = {}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.captured:
+            self.captured.clear()
+            gc.collect()  # graphs lie in cycles of references, and their memory serves nobody else
 
     def __call__(self, images, classes=None, **options):
         call = partial(_Call, self.network, self.low, options)
         tensors = (images,) if classes is None else (images, classes)
         if not self.replay or self._has_hooks() or not _captures_on(images.device):
             return call()(*tensors)
-        key, trainable = tuple(options.items()), [parameter.requires_grad for parameter in self.parameters]
+        key, fixed = tuple(options.items()), self._fixed()
         found = self.captured.get(key)
         # the last batch of an epoch can come first and be smaller than others; later it can be larger, by one
         larger = found is not None and len(images) > found.shape[0] and not found.recurs
-        if found is None or larger or found.trainable != trainable:
-            found = self.captured[key] = _Captured(self._capture(call(), tensors), images.shape, trainable)
+        if found is None or larger or found.fixed != fixed:
+            if found is not None:
+                self.captured.clear()  # graphs share scratch memory, which one must not take along from the others
+            found = self.captured[key] = _Captured(self._capture(call(), tensors), images.shape, fixed)
         elif images.shape == found.shape:
             found.recurs = True
         if images.shape != found.shape:
@@ -79,13 +92,21 @@ class Step:
         out = found.replay(*tensors)  # the next replay writes over its own, which a callback may have kept
         return tuple(part.clone() for part in out) if isinstance(out, tuple) else out.clone()
 
+    def _fixed(self):
+        """What a graph does not read anew: which parameters are trained, where all lie, and the modules' modes."""
+        tensors = [(tensor.requires_grad, tensor.data_ptr()) for tensor in self.tensors]
+        return tensors, [module.training for module in self.modules]
+
     def _has_hooks(self):
         kinds = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
         return any(getattr(module, kind) for module in self.modules for kind in kinds)
 
     def _capture(self, call, tensors):
+        gc.collect()  # a graph that is collected while another is captured spoils that
         buffers = [(buffer, buffer.clone()) for buffer in self.network.buffers()]
-        with torch.cuda.device_of(tensors[0]), warnings.catch_warnings():
+        stream = torch.cuda.current_stream(tensors[0].device) if tensors[0].is_cuda else None
+        # the stream: after a capture that failed PyTorch may stay on the one it captured on
+        with torch.cuda.device_of(tensors[0]), torch.cuda.stream(stream), warnings.catch_warnings():
             # the rehearsals ran on a stream of their own, which PyTorch's capture waits for
             warnings.filterwarnings("ignore", "The AccumulateGrad node's stream")
             try:
@@ -94,8 +115,9 @@ class Step:
                 kind = torch.OutOfMemoryError if isinstance(error, torch.OutOfMemoryError) else RuntimeError
                 raise kind(
                     f"{error}\nThis happened while a training step was captured as a CUDA graph, which keeps memory "
-                    "and wants a GPU that no other thread uses. net_params={'cuda_graph': False} fits without; where "
-                    "kernels of fused_norm failed to compile, fit without that."
+                    "and wants a GPU that no other thread uses. net_params={'cuda_graph': False} fits without, in a "
+                    "new process if this one's GPU is of no more use; where kernels of fused_norm failed to compile, "
+                    "fit without that."
                 ) from error
         for buffer, before in buffers:  # batch norm has counted the rehearsals
             buffer.copy_(before)

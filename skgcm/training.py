@@ -1,7 +1,6 @@
 """The skorch net that :class:`skgcm.GCMClassifier` composes: epochs, steps, schedule."""
 
 import copy
-import gc
 import math
 from contextlib import nullcontext
 
@@ -205,8 +204,10 @@ class GCMNet(NeuralNetClassifier):
         peaks = [group["lr"] for group in scheduled]
         steps = len(batches)
         replay = on_cuda and self.cuda_graph and not self.compile and (epochs - done) * steps >= WORTH_CAPTURING
-        self.step_ = Step(self.module_, low, replay)
-        with tqdm(total=epochs * steps, initial=done * steps, unit="batch", disable=self.verbose != 1) as progress:
+        with (
+            tqdm(total=epochs * steps, initial=done * steps, unit="batch", disable=self.verbose != 1) as progress,
+            Step(self.module_, low, replay) as self.step_,
+        ):
             for epoch in range(done, epochs):
                 self.notify("on_epoch_begin", **datasets)
                 # an epoch's random numbers depend on the seed and its number only, not on the epochs before it
@@ -227,9 +228,6 @@ class GCMNet(NeuralNetClassifier):
         self._set_training(False)
         for group, peak in zip(scheduled, peaks, strict=True):
             group["lr"] = peak
-        replayed, self.step_ = bool(self.step_.captured), None
-        if replayed:
-            gc.collect()  # graphs lie in cycles of references, and their memory serves nobody else
         return self
 
     def _stopped(self, datasets):

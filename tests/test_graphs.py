@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from contextlib import nullcontext
 from functools import partial
 from types import SimpleNamespace
 
@@ -99,13 +100,54 @@ def test_batch_norm_does_not_remember_the_rehearsals(captures, network):
     torch.testing.assert_close(network[0].running_mean, 0.1 * _images(4).mean((0, 2, 3)))
 
 
-def test_frozen_parameters_are_captured_anew(captures, network):
+def _freeze(network):
+    network[1].weight.requires_grad_(False)
+
+
+def _move_a_parameter(network):
+    network[1].weight.data = network[1].weight.data.clone()
+
+
+def _move_a_buffer(network):
+    network[0].running_mean.data = network[0].running_mean.data.clone()
+
+
+def _keep_statistics(network):
+    network[0].eval()
+
+
+@pytest.mark.parametrize("change", [_freeze, _move_a_parameter, _move_a_buffer, _keep_statistics])
+def test_what_a_graph_does_not_read_anew_is_captured_anew(captures, network, change):
     replay = Step(network, replay=True)
     replay(_images(4))
-    network[1].weight.requires_grad_(False)
-    replay(_images(4))
-    replay(_images(4))
+    change(network)
+    assert _replayed(replay(_images(4)))
+    assert _replayed(replay(_images(4)))
     assert len(captures) == 2
+
+
+def test_no_graph_outlives_another_that_was_captured_anew(captures):
+    network, images = GCM(2, 2, n_stages=1, encoder_width=4), _images(2, side=4)
+    replay = Step(network, replay=True)
+    for options in ({}, {"grid": 2}):
+        replay(images, **options)
+    network.head.bias.requires_grad_(False)
+    replay(images)
+    assert len(replay.captured) == 1
+    replay(images, grid=2)
+    assert len(captures) == 4
+
+
+def test_no_graph_is_collected_while_another_is_captured(captures, network):
+    circle = nn.Identity()
+    circle.circle, left = [circle], weakref.ref(circle)
+    gc.disable()
+    try:
+        del circle
+        Step(network, replay=True)(_images(4))
+        assert left() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("kind", ["forward_hook", "forward_pre_hook", "full_backward_hook", "full_backward_pre_hook"])
@@ -146,7 +188,8 @@ def test_images_and_scores_that_a_callback_keeps_are_not_written_over(captures, 
     assert torch.equal(images, _images(4))
 
 
-def test_what_was_captured_ends_with_the_fit(monkeypatch):
+@pytest.mark.parametrize("lr", [0.05, 1e30], ids=["done", "diverged"])
+def test_what_was_captured_ends_with_the_fit(monkeypatch, lr):
     kept = []
 
     def make_graphed_callables(module, args):
@@ -160,7 +203,9 @@ def test_what_was_captured_ends_with_the_fit(monkeypatch):
     X, y = np.random.default_rng(0).random((8, 6, 6)), np.arange(8) % 2
     gc.disable()  # or it may come by chance
     try:
-        GCMClassifier(encoder_width=4, max_epochs=1, batch_size=4, device="cpu", random_state=0).fit(X, y)
+        clf = GCMClassifier(encoder_width=4, lr=lr, max_epochs=1, batch_size=4, device="cpu", random_state=0)
+        with nullcontext() if lr < 1 else pytest.raises(FloatingPointError):
+            clf.fit(X, y)
         assert [call() for call in kept] == [None]
     finally:
         gc.enable()
