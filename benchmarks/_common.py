@@ -3,6 +3,7 @@
 import json
 import platform
 import statistics
+import traceback
 from importlib.metadata import version
 from pathlib import Path
 
@@ -40,19 +41,26 @@ def write(name, lines, result):
 def write_row_by_row(name, wanted, known, measured, lines, head):
     """Write results/NAME after each wanted row (None: all known), measured by `measured(row)`; the others stay.
 
-    `lines({row: what was measured})` is the table.
+    `lines({row: what was measured})` is the table. A row that fails says why, and fails the script at its end.
     """
-    path, rows = RESULTS / f"{name}.json", {}
+    path, rows, failed = RESULTS / f"{name}.json", {}, []
     if wanted and path.exists():
         found = json.loads(path.read_text())
         if found["machine"] != head["machine"]:
             raise SystemExit(f"{path} is of another machine ({found['machine']}): measure all rows, or move it away.")
         rows = found["rows"]
     for row in wanted or known:
-        rows[row] = measured(row)
+        try:
+            rows[row] = measured(row)
+        except Exception:  # on a machine that is lent for minutes the other rows shall not be lost
+            traceback.print_exc()
+            failed.append(row)
+            continue
         rows = {row: rows[row] for row in known if row in rows}
         write(name, lines(rows), {**head, "rows": rows})
         print("\n".join(lines(rows)), flush=True)
+    if failed:
+        raise SystemExit(f"Not measured: {', '.join(failed)}.")
 
 
 def load(path, official):

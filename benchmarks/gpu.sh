@@ -23,11 +23,11 @@ if [ $# -ge 3 ]; then
     # kept: run again, what was cut off goes on (of SVHN only what was fitted to its end)
     options=(--long --smooth --batch-size 512 --lr 0.4 --fused --jobs 3 --keep "$here/../.fits")
     "$python" "$here/paper.py" --cifar10 "$2" --only accuracy decline --epochs 100 "${options[@]}"
-    "$python" "$here/paper.py" --svhn "$3" --about-svhn "${4:-}" --only svhn --epochs 60 "${options[@]}"
+    "$python" "$here/paper.py" --svhn "$3" --about-svhn "${4:-}" --only svhn --epochs 60 --seeds 0 "${options[@]}"
     exit
 fi
-failed=0
-"$python" -m pytest "$here/../tests/test_cuda.py" || failed=$?  # which must not keep the measurements from being made
-"$python" "$here/speed.py"
-"$python" "$here/profile_fit.py"
+failed=0  # what fails must not keep the rest from being measured
+"$python" -m pytest "$here/../tests/test_cuda.py" || failed=$?
+"$python" "$here/speed.py" || failed=$?
+"$python" "$here/profile_fit.py" || failed=$?
 exit $failed
