@@ -5,7 +5,7 @@
 
 cifar10.npz as for benchmarks/paper.py; NEU-DET is a folder with train/CLASS/FILE.jpg, test/CLASS/FILE.jpg and boxes.csv
 (split, class, file, box_class, xmin, ymin, xmax, ymax in pixels). Writes benchmarks/results/evidence-PART.md and .json,
-of cifar10 with the epochs and of neu with the side of the images in the name.
+of cifar10 with the epochs and of neu with the side of the images and the epochs in the name.
 
 --only cifar10 | neu | digits    some of the tables
 --rows ROW ...   some of the classifiers, by their names in OPTIONS; the tables then have these alone
@@ -191,6 +191,10 @@ def cifar10_table(rows, args):
 # ---- NEU-DET ---------------------------------------------------------------------------------------------------------
 
 
+def neu_name(args):
+    return f"evidence-neu-{args.size}-{args.neu_epochs}"
+
+
 def neu_rows(names, args, fit, seed):
     folder, size = Path(args.neu), args.size
     X, y = load_image_folder(folder / "train", size=size)
@@ -201,7 +205,7 @@ def neu_rows(names, args, fit, seed):
         params = {"max_epochs": args.neu_epochs, "batch_size": args.neu_batch, "augment": "shift+flip"}
         clf, seconds = fit(name[:3], {**PLAIN, **params, **OPTIONS[name], "random_state": seed}, X, y)
         if name == SHOWN and seed == args.seeds[0]:
-            draw(clf, X_test, y_test, boxes, RESULTS / f"evidence-neu-{size}.png")
+            draw(clf, X_test, y_test, boxes, RESULTS / f"{neu_name(args)}.png")
         found = {"accuracy": clf.score(X_test, y_test), "fit_s": seconds}
         for row, explain in explainers(name, clf).items():
             maps = true_class(explain, X_test, y_test)
@@ -234,7 +238,7 @@ def neu_table(rows, args):
         cells += [f"{np.mean([run['energy_of'][label] for run in runs]):.3f}" for label in labels]
         cells.append(each(runs, "fit_s", ".0f"))
         lines.append(f"| {' | '.join(cells)} |")
-    picture = ["", f"![Evidence on six surfaces](evidence-neu-{args.size}.png)"]
+    picture = ["", f"![Evidence on six surfaces]({neu_name(args)}.png)"]
     return lines + (picture if SHOWN in rows else [])
 
 
@@ -312,8 +316,8 @@ def main():
             "versions": versions("scikit-learn", "skorch", "captum"),
         }
         lines = [f"# Where the evidence lies: {part}", "", origin(head), "", *table(rows, args)]
-        number = {"cifar10": f"-{args.epochs}", "neu": f"-{args.size}", "digits": ""}[part]
-        write(f"evidence-{part}{number}", lines, {**head, "rows": rows})
+        name = {"cifar10": f"evidence-cifar10-{args.epochs}", "neu": neu_name(args), "digits": "evidence-digits"}[part]
+        write(name, lines, {**head, "rows": rows})
         print("\n".join(lines))
 
 

@@ -91,7 +91,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         Passes over the training images. Of a few hundred images or fewer, 100 teach more.
     batch_size : int or "auto", default="auto"
         Images in a training step. "auto": 64; in `fit` 32 where X has fewer than 768 images, and 16 where it has fewer
-        than 384.
+        than 384. On a GPU larger ones are several times faster: 512, say, with ``lr=0.4``.
     early_stopping : bool, default=False
         Hold out `validation_fraction` of the training images, stop when the loss on them has not fallen for
         `n_iter_no_change` epochs, and keep the best weights.
