@@ -47,6 +47,7 @@ OPTIONS = {
     "GCM, mosaic and sparsity, polarity both": {**MOSAIC, **SPARSITY, **BOTH},
     "GCM, polarity both": BOTH,
     "GCM, all options but polarity bright": {**ALL, "polarity": "bright"},
+    "GCM, all options but sparsity 0.03": {**ALL, "sparsity": 0.03},
     "GCM, all options": ALL,
     "CNN": {},
     "CNN, mosaic": MOSAIC,
@@ -63,7 +64,15 @@ CIFAR10 = [
     "CNN, mosaic",
 ]
 DIGITS = [name for name in OPTIONS if name.startswith("GCM")]
-NEU = ["GCM", "GCM, polarity both", "GCM, all options but polarity bright", "GCM, all options", "CNN", "CNN, mosaic"]
+NEU = [
+    "GCM",
+    "GCM, polarity both",
+    "GCM, all options but polarity bright",
+    "GCM, all options but sparsity 0.03",
+    "GCM, all options",
+    "CNN",
+    "CNN, mosaic",
+]
 SHOWN = "GCM, all options"  # in the picture of steel
 FEW = 50  # grids for Integrated Gradients, which takes STEPS times as long as the others
 UNIFORM = "a map that is the same everywhere"
