@@ -19,14 +19,14 @@ if [ "$("$python" -c 'import torch; print(torch.cuda.is_available())')" = False 
     echo "No GPU here that PyTorch can use: nothing measured, nothing written."
     exit 0
 fi
+failed=0  # what fails must not keep the rest from being measured
 if [ $# -ge 3 ]; then
     # kept: run again, what was cut off goes on (of SVHN only what was fitted to its end)
     options=(--long --smooth --batch-size 512 --lr 0.4 --fused --jobs 3 --keep "$here/../.fits")
-    "$python" "$here/paper.py" --cifar10 "$2" --only accuracy decline --epochs 100 "${options[@]}"
-    "$python" "$here/paper.py" --svhn "$3" --about-svhn "${4:-}" --only svhn --epochs 60 --seeds 0 "${options[@]}"
-    exit
+    "$python" "$here/paper.py" --cifar10 "$2" --only accuracy decline --epochs 100 "${options[@]}" || failed=$?
+    "$python" "$here/paper.py" --svhn "$3" --about-svhn "${4:-}" --only svhn --epochs 60 --seeds 0 "${options[@]}" || failed=$?
+    exit $failed
 fi
-failed=0  # what fails must not keep the rest from being measured
 "$python" -m pytest "$here/../tests/test_cuda.py" || failed=$?
 "$python" "$here/speed.py" || failed=$?
 "$python" "$here/profile_fit.py" || failed=$?

@@ -88,6 +88,14 @@ def row(classifier, params, X, y):
     }
 
 
+def attempt(*args):
+    """What `row` returns, or why it failed: that must not end the fits beside it."""
+    try:
+        return row(*args)
+    except Exception as error:
+        return error
+
+
 def table(rows):
     lines = ["| | parameters | held out | of 5,000 learnt from |", "|---|---|---|---|"]
     for name, found in rows.items():
@@ -127,15 +135,21 @@ def main():
     )
 
     found = Parallel(n_jobs=args.jobs, return_as="generator")(
-        delayed(row)(classifier, {**common, **changes}, X, y)
+        delayed(attempt)(classifier, {**common, **changes}, X, y)
         for classifier, changes in (trials[name] for name in args.only or trials)
     )
 
+    def measured(_):
+        result = next(found)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
     def lines(rows):
-        few = [f"{len(rows)} of {len(trials)} rows, by `--only`.", ""] if len(rows) < len(trials) else []
+        few = [f"{len(rows)} of {len(trials)} rows.", ""] if len(rows) < len(trials) else []
         return [f"# What was tried: {args.set}", "", origin(head), "", about, "", *few, *table(rows)]
 
-    write_row_by_row(f"paper-tried-{args.set}", args.only, trials, lambda _: next(found), lines, head)
+    write_row_by_row(f"paper-tried-{args.set}", args.only, trials, measured, lines, head)
 
 
 if __name__ == "__main__":

@@ -411,12 +411,12 @@ TRIED = (
 
 BENCHES = {
     **({"epochs": bench_epochs} if CUDA else {}),
+    "memory": bench_memory,
     "fit": bench_fit,
     "predict": bench_predict,
     "classes": bench_classes,
     "captum": bench_captum,
     "scale": bench_scale,
-    "memory": bench_memory,  # last: not every machine tells a process its peak
 }
 
 

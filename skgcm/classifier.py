@@ -72,7 +72,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         evidence that decides nothing, because it cancels evidence elsewhere, is dropped. Of more than ten classes the
         sum is estimated, from an image's own and nine random others. With the one-cycle schedule the weight rises
         linearly from 0 to this value over `max_epochs`, and a fit that stops early ends with less; else it is
-        constant, as in `partial_fit`. 0: no penalty.
+        constant, as in `partial_fit`. Large images, which are learnt slowly, want more epochs or less of it: see
+        docs/evidence.md. 0: no penalty.
     second_look : float in [0, 1], default=0.0
         Share of the mosaics for which images first lose up to half of their pixels, those that by then contribute least
         to their class, to the batch's mean colour: a decision should not need what is no evidence. With the one-cycle
@@ -91,7 +92,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         Passes over the training images. Of a few hundred images or fewer, 100 teach more.
     batch_size : int or "auto", default="auto"
         Images in a training step. "auto": 64; in `fit` 32 where X has fewer than 768 images, and 16 where it has fewer
-        than 384. On a GPU larger ones are several times faster: 512, say, with ``lr=0.4``.
+        than 384. On a GPU take larger ones: 512, say, with ``lr=0.4``.
     early_stopping : bool, default=False
         Hold out `validation_fraction` of the training images, stop when the loss on them has not fallen for
         `n_iter_no_change` epochs, and keep the best weights.

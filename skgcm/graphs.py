@@ -9,6 +9,8 @@ from functools import partial
 import torch
 from torch import nn
 
+MOST_CHANGES = 10  # of what graphs have fixed: a network that changes more often is run step by step
+
 
 def autocast(device, low):
     """Context in which convolutions are computed in the dtype `low`, if any."""
@@ -38,11 +40,10 @@ class _Call(nn.Module):
 
 @dataclass
 class _Captured:
-    """What replays a graph, the shape of its images, whether that came again, and what else is fixed in it."""
+    """What replays a graph, the shape of its images, and whether that came again."""
 
     replay: Callable
     shape: torch.Size
-    fixed: tuple
     recurs: bool = False
 
 
@@ -53,38 +54,42 @@ class Step:
     as they are, and need not be capturable. PyTorch captures on one GPU in a process, the first: on others the network
     runs itself. So it does for a smaller batch, the last of an epoch, and for every batch while some module has hooks,
     which a graph would leave out. Each set of options has a graph of its own. A larger batch is captured anew while no
-    second one came of the size captured, and so is what was frozen, thawed or given other memory on the way. The
+    second one came of the size captured, and everything where parameters were frozen, thawed or given other memory. The
     gradients of a replay are the graph's own memory: whoever keeps them beyond the step clones them.
 
-    As a context manager it lets go of its graphs at the end.
+    As a context manager it lets go of its graphs at the end, and replays no more.
     """
 
     def __init__(self, network, low=None, replay=False):
         self.network, self.low, self.replay = network, low, replay
-        self.modules, self.tensors = list(network.modules()), [*network.parameters(), *network.buffers()]
-        self.captured = {}
+        self.modules = list(network.modules())
+        self.captured, self.outgrown = {}, []
+        self.fixed, self.changes = None, 0
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
+        self.replay = False
         if self.captured:
-            self.captured.clear()
+            self._forget()
             gc.collect()  # graphs lie in cycles of references, and their memory serves nobody else
 
     def __call__(self, images, classes=None, **options):
         call = partial(_Call, self.network, self.low, options)
         tensors = (images,) if classes is None else (images, classes)
+        if self.replay:
+            self._notice_changes()
         if not self.replay or self._has_hooks() or not _captures_on(images.device):
             return call()(*tensors)
-        key, fixed = tuple(options.items()), self._fixed()
+        key = tuple(options.items())
         found = self.captured.get(key)
         # the last batch of an epoch can come first and be smaller than others; later it can be larger, by one
         larger = found is not None and len(images) > found.shape[0] and not found.recurs
-        if found is None or larger or found.fixed != fixed:
-            if found is not None:
-                self.captured.clear()  # graphs share scratch memory, which one must not take along from the others
-            found = self.captured[key] = _Captured(self._capture(call(), tensors), images.shape, fixed)
+        if found is None or larger:
+            if larger:
+                self.outgrown.append(found)  # graphs share scratch memory, which none must take along from the others
+            found = self.captured[key] = _Captured(self._capture(call(), tensors), images.shape)
         elif images.shape == found.shape:
             found.recurs = True
         if images.shape != found.shape:
@@ -92,10 +97,23 @@ class Step:
         out = found.replay(*tensors)  # the next replay writes over its own, which a callback may have kept
         return tuple(part.clone() for part in out) if isinstance(out, tuple) else out.clone()
 
-    def _fixed(self):
-        """What a graph does not read anew: which parameters are trained, where all lie, and the modules' modes."""
-        tensors = [(tensor.requires_grad, tensor.data_ptr()) for tensor in self.tensors]
-        return tensors, [module.training for module in self.modules]
+    def _notice_changes(self):
+        """Forget all graphs where what they do not read anew has changed, and replay no more where it often does.
+
+        That is which parameters are trained, where they and the buffers lie in memory, and the modules' modes.
+        """
+        fixed = [module.training for module in self.modules]
+        for module in self.modules:
+            for tensors in (module._parameters, module._buffers):
+                fixed += [(x.requires_grad, x.data_ptr()) for x in tensors.values() if x is not None]
+        if fixed != self.fixed:
+            self._forget()
+            self.fixed, self.changes = fixed, self.changes + 1
+            self.replay = self.changes <= MOST_CHANGES
+
+    def _forget(self):
+        self.captured.clear()
+        self.outgrown.clear()
 
     def _has_hooks(self):
         kinds = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"

@@ -9,6 +9,7 @@ from skorch.dataset import Dataset
 
 from skgcm import GCMClassifier, batches
 from skgcm.blocks import ConvBlock
+from skgcm.graphs import Step
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -123,6 +124,19 @@ def test_fused_norm_does_not_mind_the_default_dtype(fitted, dtype):
         assert np.isfinite(clf.decision_function(X)).all()
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def test_a_capture_that_fails_leaves_the_stream_as_it_was(monkeypatch):
+    def make_graphed_callables(module, args):
+        torch.cuda.set_stream(torch.cuda.Stream())
+        raise RuntimeError("why")
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", make_graphed_callables)
+    monkeypatch.setattr(torch.cuda.graph, "default_capture_stream", None)
+    before = torch.cuda.current_stream()
+    with pytest.raises(RuntimeError, match="cuda_graph"):
+        Step(torch.nn.BatchNorm2d(2, device="cuda"), replay=True)(torch.rand(2, 2, 3, 3, device="cuda"))
+    assert torch.cuda.current_stream() == before
 
 
 def test_a_few_steps_are_not_captured(fitted, monkeypatch):

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from skgcm import GCMClassifier, training
-from skgcm.graphs import Step
+from skgcm.graphs import MOST_CHANGES, Step
 from skgcm.network import GCM
 
 
@@ -112,11 +112,15 @@ def _move_a_buffer(network):
     network[0].running_mean.data = network[0].running_mean.data.clone()
 
 
+def _replace_a_buffer(network):
+    network[0].running_mean = network[0].running_mean.clone()
+
+
 def _keep_statistics(network):
     network[0].eval()
 
 
-@pytest.mark.parametrize("change", [_freeze, _move_a_parameter, _move_a_buffer, _keep_statistics])
+@pytest.mark.parametrize("change", [_freeze, _move_a_parameter, _move_a_buffer, _replace_a_buffer, _keep_statistics])
 def test_what_a_graph_does_not_read_anew_is_captured_anew(captures, network, change):
     replay = Step(network, replay=True)
     replay(_images(4))
@@ -126,26 +130,40 @@ def test_what_a_graph_does_not_read_anew_is_captured_anew(captures, network, cha
     assert len(captures) == 2
 
 
-def test_no_graph_outlives_another_that_was_captured_anew(captures):
-    network, images = GCM(2, 2, n_stages=1, encoder_width=4), _images(2, side=4)
+def test_a_network_that_changes_at_every_step_is_not_captured_for_ever(captures, network):
     replay = Step(network, replay=True)
-    for options in ({}, {"grid": 2}):
-        replay(images, **options)
-    network.head.bias.requires_grad_(False)
-    replay(images)
-    assert len(replay.captured) == 1
-    replay(images, grid=2)
-    assert len(captures) == 4
+    for _ in range(3 * MOST_CHANGES):
+        _move_a_parameter(network)
+        replay(_images(4))
+    assert len(captures) == MOST_CHANGES
 
 
-def test_no_graph_is_collected_while_another_is_captured(captures, network):
-    circle = nn.Identity()
-    circle.circle, left = [circle], weakref.ref(circle)
+def test_mosaics_of_small_last_batches_are_not_captured_for_ever(captures):
+    network = GCM(2, 2, n_stages=1, encoder_width=4)
+    replay = Step(network, replay=True)
+    for step in range(60):  # epochs of six steps: plain, plain, and a mosaic of each of three sides in turn
+        n, grid = 2 if step % 6 == 5 else 4, 2 + step // 3 % 3 if step % 3 == 2 else 1
+        replay(torch.rand(n, 2, 4 * grid, 4 * grid), **({"grid": grid} if grid > 1 else {}))
+    assert len(captures) <= 8  # each of four kinds of step, at most once small and once whole
+
+
+def test_no_graph_is_collected_while_another_is_captured(captures, network, monkeypatch):
+    capture, graphs, alive = torch.cuda.make_graphed_callables, [], []
+
+    def make_graphed_callables(module, args):
+        alive.append([graph() is not None for graph in graphs])
+        graphs.append(weakref.ref(module))
+        return capture(module, args)
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", make_graphed_callables)
+    replay = Step(network, replay=True)
     gc.disable()
     try:
-        del circle
-        Step(network, replay=True)(_images(4))
-        assert left() is None
+        replay(_images(4))
+        _freeze(network)  # which ends the first graph
+        replay(_images(4))
+        replay(_images(5))  # which outgrows the second
+        assert alive == [[], [False], [False, True]]
     finally:
         gc.enable()
 
