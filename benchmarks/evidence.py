@@ -37,9 +37,9 @@ MOSAIC, SPARSITY, BOTH = {"mosaic": 4}, {"sparsity": 0.06}, {"polarity": "both"}
 ALL = {**MOSAIC, "sparsity": 0.10, "second_look": 0.1, **BOTH}
 SETTINGS = (
     f"Where a row says so: mosaics of sides 2 to {MOSAIC['mosaic']} in turn, sparsity {SPARSITY['sparsity']} unless it "
-    "gives another. All "
-    f"options: {', '.join(f'{name}={value!r}' for name, value in ALL.items())}."
+    f"gives another. All options: {', '.join(f'{name}={value!r}' for name, value in ALL.items())}."
 )
+WEAKER = "GCM, all options, sparsity=0.03"  # for large images
 OPTIONS = {
     "GCM": {},
     "GCM, mosaic": MOSAIC,
@@ -48,7 +48,7 @@ OPTIONS = {
     "GCM, mosaic and sparsity, polarity both": {**MOSAIC, **SPARSITY, **BOTH},
     "GCM, polarity both": BOTH,
     "GCM, all options but polarity bright": {**ALL, "polarity": "bright"},
-    "GCM, all options, sparsity=0.03": {**ALL, "sparsity": 0.03},
+    WEAKER: {**ALL, "sparsity": 0.03},
     "GCM, all options": ALL,
     "CNN": {},
     "CNN, mosaic": MOSAIC,
@@ -64,12 +64,12 @@ CIFAR10 = [
     "CNN",
     "CNN, mosaic",
 ]
-DIGITS = [name for name in OPTIONS if name.startswith("GCM") and "0.03" not in name]  # that is for large images
+DIGITS = [name for name in OPTIONS if name.startswith("GCM") and name != WEAKER]
 NEU = [
     "GCM",
     "GCM, polarity both",
     "GCM, all options but polarity bright",
-    "GCM, all options, sparsity=0.03",
+    WEAKER,
     "GCM, all options",
     "CNN",
     "CNN, mosaic",

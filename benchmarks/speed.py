@@ -407,7 +407,7 @@ TRIED = (
     "use are the upsampling as a deconvolution, memory that stays between steps, the contracted score. Two thirds of "
     "a step are convolutions, and in bfloat16 they are at most twice as fast as in the float32 of (a) and (c). By "
     "oneDNN's log (ONEDNN_VERBOSE=1) they take 28.9 ms of a step of 47; 2.5 times (a) would be a step of 38, with 9 ms "
-    "for all else, which takes 18. Huge pages (THP_MEM_ALLOC_ENABLE=1, or glibc's) gain nothing that noise leaves."
+    "for all else, which takes 18. Huge pages (THP_MEM_ALLOC_ENABLE=1, or glibc's) gain nothing beyond noise."
 )
 
 

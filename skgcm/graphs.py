@@ -71,9 +71,7 @@ class Step:
 
     def __exit__(self, *_):
         self.replay = False
-        if self.captured:
-            self._forget()
-            gc.collect()  # graphs lie in cycles of references, and their memory serves nobody else
+        self._forget()
 
     def __call__(self, images, classes=None, **options):
         call = partial(_Call, self.network, self.low, options)
@@ -112,18 +110,20 @@ class Step:
             self.replay = self.changes <= MOST_CHANGES
 
     def _forget(self):
-        self.captured.clear()
-        self.outgrown.clear()
+        if self.captured:
+            self.captured.clear()
+            self.outgrown.clear()
+            gc.collect()  # graphs lie in cycles of references, and their memory serves nobody else
 
     def _has_hooks(self):
         kinds = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
         return any(getattr(module, kind) for module in self.modules for kind in kinds)
 
     def _capture(self, call, tensors):
-        gc.collect()  # a graph that is collected while another is captured spoils that
+        gc.collect()  # a graph, of a fit that failed, that is collected while another is captured spoils that
         buffers = [(buffer, buffer.clone()) for buffer in self.network.buffers()]
+        # entered to be restored: after a capture that failed PyTorch may stay on the stream it captured on
         stream = torch.cuda.current_stream(tensors[0].device) if tensors[0].is_cuda else None
-        # the stream: after a capture that failed PyTorch may stay on the one it captured on
         with torch.cuda.device_of(tensors[0]), torch.cuda.stream(stream), warnings.catch_warnings():
             # the rehearsals ran on a stream of their own, which PyTorch's capture waits for
             warnings.filterwarnings("ignore", "The AccumulateGrad node's stream")
