@@ -1,140 +1,22 @@
-"""A folder of images per class, of any format that Pillow reads."""
+"""A folder of images per class, or of images without classes, of any format that Pillow reads."""
 
+import re
+import unicodedata
 import warnings
 from collections.abc import Iterable
 from numbers import Integral
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from tqdm import tqdm
 
+from skgcm import _pixels
+from skgcm.datasets import _listing
 from skgcm.warning import warn
 
-# Pillow names these formats but leaves their pixels to an outside program or handler. EPS starts Ghostscript, which no
-# file in a data folder should be able to do, whatever its extension says.
-NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
-
-# Photos that Pillow reads only with a plugin, if at all: a user who is not told would miss them in no other way
-PHOTOS = {".heic", ".heif", ".hif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2"}
-
-LAYOUT = "Expected one folder per class with its images directly inside: CLASS/FILE, for example good/0001.png."
-
-
-def _formats():
-    """Formats to open, in the order Pillow tries them, those of plugins the user registered included."""
-    Image.init()
-    return [name for name in Image.ID if name not in NOT_DECODED]
-
-
-def _is_grey(mode):
-    # A palette counts as colour: which colours it holds is not known before the file is decoded.
-    return mode in {"1", "L", "LA", "La", "F"} or mode.startswith("I")
-
-
-def _to_8_bits(image, file_format):
-    """Scale 16-bit greys by their full range, 65535 to 255; Pillow's own conversion clips or not by its version."""
-    # Pillow before 11 reads a 16-bit PNG as mode I, and every version a 16-bit PGM, both as 0 ... 65535.
-    if image.mode.startswith("I;16") or (image.mode == "I" and file_format in {"PNG", "PPM"}):
-        values = np.asarray(image).astype(np.uint32)  # native byte order, and room for + 128
-        if "transparency" in image.info:
-            values[values == image.info["transparency"]] = 0  # on black, while it is known which are
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8))
-    if image.mode[0] in "IF":
-        raise ValueError(
-            f"its pixels are 32-bit numbers (Pillow mode {image.mode}), which do not say what white is. "
-            "Save it with 8 or 16 bits per channel"
-        )
-    return image
-
-
-def _on_black(image):
-    background = Image.new("RGBA", image.size, (0, 0, 0, 255))
-    return Image.alpha_composite(background, image.convert("RGBA"))
-
-
-def _decode(file, mode, size, formats):
-    """One file as an upright image of ``mode``, "L" or "RGB", resized to ``size`` = (rows, columns) unless None."""
-    # Opened by Python: given a path, Pillow 13.0 maps an uncompressed TIFF into memory in the size it has once turned
-    # upright, and the pixels of orientations 5 to 8 come out scrambled.
-    with open(file, "rb") as stream, Image.open(stream, formats=formats) as image:
-        file_format = image.format  # lost when the image is turned
-        image = _to_8_bits(ImageOps.exif_transpose(image), file_format)
-        if image.has_transparency_data:
-            image = _on_black(image)
-        image = image.convert(mode)
-    if size is not None:
-        rows, columns = size
-        image = image.resize((columns, rows), Image.Resampling.BILINEAR)
-    return image
-
-
-def _header_mode(file, formats):
-    with Image.open(file, formats=formats) as image:
-        return image.mode
-
-
-def _naming_the_file(read, file, *args):
-    """Call ``read(file, *args)``; whatever goes wrong becomes a ValueError that names the file."""
-    try:
-        return read(file, *args)
-    except MemoryError:
-        raise
-    except Exception as error:  # OSError, SyntaxError, ValueError, struct.error, ...: every format has its own
-        unknown = isinstance(error, UnidentifiedImageError)
-        reason = "its content is in no image format that Pillow reads" if unknown else str(error).rstrip(".")
-        remedy = "Repair the file, or move it out of the class folder."
-        if isinstance(error, Image.DecompressionBombError):
-            remedy = "Make it smaller or, where you know what it is, raise PIL.Image.MAX_IMAGE_PIXELS."
-        raise ValueError(f"Cannot read {str(file)!r} as an image: {reason}. {remedy}") from error
-
-
-def _visible(folder):
-    return sorted((entry for entry in folder.iterdir() if not entry.name.startswith(".")), key=lambda entry: entry.name)
-
-
-def _list_files(path, formats):
-    """Image files below ``path`` and the class of each, sorted by class name, then by file name."""
-    given = f"path={str(path)!r}"
-    if not path.exists():
-        raise FileNotFoundError(f"{given} does not exist (looked for {str(path.absolute())!r}). {LAYOUT}")
-    if not path.is_dir():
-        raise NotADirectoryError(f"{given} is a file, not a folder. {LAYOUT} Unpack an archive first.")
-    extensions = {extension for extension, name in Image.registered_extensions().items() if name in formats}
-
-    def is_image(entry):  # a link to nowhere is one that cannot be read, and not a file to leave out
-        return entry.suffix.lower() in extensions and (entry.is_file() or not entry.exists())
-
-    entries = _visible(path)
-    folders = [entry for entry in entries if entry.is_dir()]
-    if not folders and any(map(is_image, entries)):
-        raise ValueError(
-            f"{given} holds images but no class folders. {LAYOUT} "
-            "Move them into one folder per class; images whose class is unknown can share one, for example unknown/."
-        )
-    if not folders:
-        raise ValueError(f"{given} holds no class folders. {LAYOUT} Check that it is the folder you mean.")
-
-    files, classes, missed = [], [], []
-    for folder in folders:
-        inside = _visible(folder)
-        missed += [entry for entry in inside if entry.suffix.lower() in PHOTOS - extensions]
-        images = [entry for entry in inside if is_image(entry)]
-        if not images:
-            held = ", ".join(repr(entry.name) for entry in inside[:3]) or "nothing"
-            raise ValueError(
-                f"Class folder {str(folder)!r} holds no images that Pillow reads (it holds {held}"
-                f"{', ...' if len(inside) > 3 else ''}). {LAYOUT} "
-                "Pass the folder right above the class folders as path, or move this one elsewhere."
-            )
-        files += images
-        classes += [folder.name] * len(images)
-    if missed:
-        warn(
-            f"{len(missed)} files in formats that Pillow does not read are left out, the first is {str(missed[0])!r}. "
-            "Convert them to PNG or JPEG, or register a plugin of Pillow that reads them."
-        )
-    return files, classes
+RESIZE = ("stretch", "pad", "crop")
+ON_ERROR = ("raise", "warn")
 
 
 def _check_size(size):
@@ -150,27 +32,156 @@ def _check_size(size):
     return int(pair[0]), int(pair[1])
 
 
-def load_image_folder(path, *, size=None, mode=None, return_paths=False):
-    """Load a folder with one subfolder of images per class.
+def _check_how(size, mode, resize, on_error):
+    """How to read a file: ``size`` as (rows, columns) or None, once the other options are checked."""
+    size = _check_size(size)
+    if mode not in (None, "L", "RGB"):
+        raise ValueError(f"mode={mode!r}: expected 'L' for grey, 'RGB' for colour, or None to decide by the files.")
+    if resize not in RESIZE:
+        raise ValueError(f"resize={resize!r}: expected 'stretch', 'pad' or 'crop'.")
+    if size is None and resize != "stretch":
+        raise ValueError(f"resize={resize!r} needs a size to resize to: pass size=(rows, columns).")
+    if on_error not in ON_ERROR:
+        raise ValueError(f"on_error={on_error!r}: expected 'raise', or 'warn' to leave out what cannot be read.")
+    return size
 
-    The layout is ``path/CLASS/FILE``, and the name of a class folder is the label of its images. Every file whose
-    extension Pillow knows as an image is read: PNG, JPEG, TIFF, BMP, WebP and more. Hidden entries (a leading dot),
-    other files, and anything deeper than ``CLASS/FILE`` are left out; where these are photos by their extension (HEIC,
-    JPEG XL, camera raw), there is a UserWarning.
+
+def _check_groups(groups):
+    """The regular expression that `groups` is, or None."""
+    try:
+        groups = None if groups is None else re.compile(groups)
+    except (TypeError, re.error) as error:
+        raise ValueError(f"groups={groups!r} is no regular expression: {error}.") from error
+    if groups is not None and isinstance(groups.pattern, bytes):
+        raise ValueError(f"groups={groups.pattern!r} is of bytes, and names are text: leave out the b.")
+    return groups
+
+
+def _find_groups(groups, files):
+    """The group of each file: what the expression finds in its name below the folder."""
+    found = []
+    for names in files:
+        name = unicodedata.normalize("NFC", "/".join(names))
+        match = groups.search(name)
+        group = match and match[min(groups.groups, 1)]
+        if not group:
+            raise ValueError(
+                f"groups={groups.pattern!r} finds nothing in {name!r}: expected a regular expression that finds the "
+                "group of every file in its path below the folder, or that tells it by its first (...)."
+            )
+        found.append(group)
+    return np.array(found)
+
+
+def _read_file(file, formats, read):
+    """What ``read`` makes of an opened file; whatever goes wrong becomes a ValueError that names the file."""
+    try:
+        # Opened by Python: given a path, Pillow maps some files into memory, see _pixels
+        with open(file, "rb") as stream, Image.open(stream, formats=formats) as image:
+            return read(image)
+    except MemoryError:
+        raise
+    except Exception as error:  # OSError, SyntaxError, ValueError, struct.error, ...: every format has its own
+        remedy = "Repair the file, move it elsewhere, or leave it out by on_error='warn'."
+        if isinstance(error, Image.DecompressionBombError):
+            remedy = "Make it smaller or, where you know what it is, raise PIL.Image.MAX_IMAGE_PIXELS."
+        raise ValueError(f"Cannot read {str(file)!r} as an image: {_pixels.why_not(error)}. {remedy}") from error
+
+
+def _read(files, size, mode, resize, on_error):
+    """Images (n, R, C, D) of those files that can be read, and their positions (n,) in `files`."""
+    formats, failed = _pixels.formats(), {}
+
+    def attempt(read, i):
+        try:
+            return _read_file(files[i], formats, read)
+        except ValueError as error:
+            if on_error == "raise":
+                raise
+            failed[i] = error
+            return None
+
+    X, kept = None, []
+    with warnings.catch_warnings():
+        # Large pictures and odd metadata: nothing a user can act on. What cannot be decoded is an error all the same.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        if mode is None:
+            colour = any(attempt(_pixels.is_grey, i) is False for i in range(len(files)))
+            mode = "RGB" if colour else "L"
+        for i in tqdm(range(len(files)), desc="Loading images", unit="image", disable=None):
+            pixels = None if i in failed else attempt(lambda image: _pixels.read(image, mode, size, resize), i)
+            if pixels is None:
+                continue
+            if X is None:
+                X = np.empty((len(files), *pixels.shape), dtype=np.uint8)
+            elif pixels.shape != X.shape[1:]:
+                raise ValueError(
+                    f"Images differ in size: {str(files[kept[0]])!r} has {X.shape[1]} rows and {X.shape[2]} columns, "
+                    f"{str(files[i])!r} has {pixels.shape[0]} and {pixels.shape[1]}. "
+                    "Pass size=(rows, columns) to resize every image."
+                )
+            X[len(kept)] = pixels
+            kept.append(i)
+    if failed:
+        i, error = min(failed.items())
+        if not kept:
+            raise ValueError(f"None of {len(files)} images can be read. The first: {error}") from error
+        names = ", ".join(repr(str(files[i])) for i in sorted(failed)[:3]) + (", ..." if len(failed) > 3 else "")
+        reason = _pixels.why_not(error.__cause__)
+        warn(f"{len(failed)} of {len(files)} images cannot be read and are left out, {names}. The first: {reason}.")
+    return X[: len(kept)], kept
+
+
+def load_image_folder(
+    path,
+    *,
+    size=None,
+    mode=None,
+    resize="stretch",
+    pattern=None,
+    groups=None,
+    on_error="raise",
+    return_paths=False,
+):
+    r"""Load a folder with one subfolder of images per class.
+
+    The layout is ``path/CLASS/FILE``. The name of a class folder is the label of its images. Every file whose extension
+    Pillow knows as an image is read: PNG, JPEG, TIFF, BMP, WebP and more. Hidden entries (a leading dot) are ignored.
+    Other images are left out with a UserWarning that counts and names them: those in subfolders of class folders,
+    beside the class folders, without the extension of an image, or in a format that Pillow does not read (HEIC, JPEG
+    XL, camera raw). `pattern` says which files to read instead. Files of one name and several extensions in a folder
+    (``1.jpg``, ``1.png``) are read with a UserWarning, since one may be the mask of the other.
 
     Parameters
     ----------
     path : str or path-like
         The folder that holds the class folders. A leading ``~`` is the home folder.
     size : int or (int, int), default=None
-        Rows and columns to resize every image to, one integer for a square. The aspect ratio is not kept. The filter is
-        bilinear, widened when shrinking so that no pixel is skipped: it cannot ring, and ringing beside an edge would
-        show up as evidence. None keeps the images as they are, and then all must have one size.
+        Rows and columns to resize every image to, one integer for a square. The filter is bilinear, widened when
+        shrinking so that no pixel is skipped: it cannot ring, and ringing at an edge would show up as evidence. None
+        keeps the images as they are, and then all must have one size.
     mode : {"L", "RGB"}, default=None
         "L" makes every image grey (ITU-R 601-2 luma), "RGB" gives every image three channels. None is "L" when every
         file is stored in greys, with 1, 8 or 16 bits and with or without transparency, else "RGB". Greys stored as
-        three equal channels count as colour: there ``mode="L"`` saves two thirds of the memory. To read new images for
-        a fitted classifier, state the mode and the size it was trained with.
+        three equal channels count as colour: there ``mode="L"`` saves two thirds of the memory.
+    resize : {"stretch", "pad", "crop"}, default="stretch"
+        How an image of other proportions than `size` is resized. "stretch" changes its proportions. "pad" and "crop"
+        keep them: "pad" shows the whole image between two black margins of equal width, "crop" fills `size` with the
+        middle of the image.
+    pattern : str, default=None
+        A glob that says which files are images: relative to `path`, with ``/`` between folders and ``**`` for any
+        number of folders. ``"**/*.jpg"`` reads files at any depth, ``"*/photos/*"`` those in the folder ``photos`` of
+        each class. The class is always the first folder. A pattern without ``/``, such as ``"*.jpg"``, is for files
+        right inside the class folders. Upper and lower case are the same. Images may have any extension, or none.
+        Matching files that are no images are left out with the warning above, files that do not match without one.
+        None reads files right inside the class folders that have the extension of an image.
+    groups : str or re.Pattern, default=None
+        A regular expression that finds the group of an image in its path relative to `path`, with ``/`` between folders
+        and in Unicode form NFC. The group is what the first parentheses match, or else the whole match:
+        ``groups=r"part(\d+)"`` is "17" for ``good/part17_left.png``. Pass the groups to ``GroupKFold`` and the like,
+        which keep the images of one group on one side of a split.
+    on_error : {"raise", "warn"}, default="raise"
+        What happens when a file cannot be read: an error, or one UserWarning for all of them, which are left out.
     return_paths : bool, default=False
         Whether to return the path of each image too.
 
@@ -180,9 +191,12 @@ def load_image_folder(path, *, size=None, mode=None, return_paths=False):
         Images, values 0 to 255, D = 1 in mode "L" and 3 in mode "RGB". Sorted by class name, then by file name, both
         character by character (``10.png`` comes before ``9.png``), the same on every system.
     y : ndarray of shape (n,), dtype str
-        The class of each image.
+        The class of each image: the name of its folder, in Unicode form NFC, so that it is the same string on every
+        system.
     paths : ndarray of shape (n,), dtype str
         The file of each image, beginning with `path`. Only with ``return_paths=True``.
+    groups : ndarray of shape (n,), dtype str
+        The group of each image. The last value, only with `groups`.
 
     Raises
     ------
@@ -191,18 +205,28 @@ def load_image_folder(path, *, size=None, mode=None, return_paths=False):
     NotADirectoryError
         If `path` is a file.
     ValueError
-        If there are no class folders, a class folder holds no images, a file cannot be read (the message names it),
-        images differ in size while `size` is None, or `size` or `mode` is none of the values above.
+        If there are less than two class folders, a class folder holds no images, the name of one is not UTF-8, two
+        have the same name in two Unicode forms, a file cannot be read (the message names it), `groups` finds nothing in
+        a file's path, images differ in size while `size` is None, or a parameter has none of the values above.
+
+    See Also
+    --------
+    load_images : Images that have no classes, such as new ones to predict.
 
     Notes
     -----
     What happens to one image, in this order:
 
     1. It is turned upright as its EXIF orientation says. Of an animation or a stack, the first frame is taken.
-    2. 16-bit greys are divided by 257, so that 0 ... 65535 becomes 0 ... 255; a 12-bit picture stored in 16 bits comes
-       out dark. 32-bit pixels are an error, for nothing says which value is white.
+    2. 16-bit greys are divided by 257, so that 0 ... 65535 becomes 0 ... 255. A TIFF of 12 bits is scaled alike, from
+       0 ... 4095; a 12-bit picture stored in 16 bits comes out dark. Where a TIFF says that 0 is white, it is. Numbers
+       that do not say which value is white are an error: 32 bits, floats, signed integers, and the 16 bits of FITS.
     3. Transparency is blended onto black, the value to which GCM's contribution maps give no weight.
-    4. Palettes, CMYK and other colour spaces are converted to `mode`, then the image is resized.
+    4. Palettes, CMYK, LAB and other colour spaces are converted to `mode`, then the image is resized. Embedded colour
+       profiles are not applied.
+
+    What Pillow is known to misread is an error that says so: 16-bit TIFFs that store channel after channel without
+    compression, for example.
 
     `X` takes n·R·C·D bytes; besides it, one decoded image at a time is in memory. A progress bar appears on a terminal
     and nowhere else. Formats of Pillow plugins work once the plugin is registered. EPS and WMF, which Pillow hands to
@@ -217,41 +241,87 @@ def load_image_folder(path, *, size=None, mode=None, return_paths=False):
     >>> with TemporaryDirectory() as folder:
     ...     for name, grey in [("good", 200), ("scratched", 90)]:
     ...         Path(folder, name).mkdir()
-    ...         Image.new("L", (48, 32), grey).save(Path(folder, name, "0001.png"))
+    ...         Image.new("L", (48, 32), grey).save(Path(folder, name, "part1.png"))
     ...     X, y = load_image_folder(folder)
-    ...     thumbnails, _ = load_image_folder(folder, size=8, mode="RGB")
+    ...     thumbnails, _, groups = load_image_folder(folder, size=8, mode="RGB", groups=r"part(\d+)")
     >>> X.shape, X.dtype, X.max()
     ((2, 32, 48, 1), dtype('uint8'), np.uint8(200))
     >>> y
     array(['good', 'scratched'], dtype='<U9')
     >>> thumbnails.shape
     (2, 8, 8, 3)
+    >>> groups
+    array(['1', '1'], dtype='<U1')
     """
-    size = _check_size(size)
-    if mode not in (None, "L", "RGB"):
-        raise ValueError(f"mode={mode!r}: expected 'L' for grey, 'RGB' for colour, or None to decide by the files.")
-    formats = _formats()
-    files, classes = _list_files(Path(path).expanduser(), formats)
+    size, groups = _check_how(size, mode, resize, on_error), _check_groups(groups)
+    path = Path(path).expanduser()
+    images, labels = _listing.find_classes(path, pattern)
+    found = None if groups is None else _find_groups(groups, images)
+    files = [path.joinpath(*names) for names in images]
+    X, kept = _read(files, size, mode, resize, on_error)
+    y = np.array(labels)
+    lost = set(labels) - set(y[kept].tolist())
+    if lost:
+        raise ValueError(
+            f"No image of class {min(lost)!r} can be read. Repair its files, or move the folder elsewhere."
+        )
+    result = [X, y[kept]]
+    if return_paths:
+        result.append(np.array([str(files[i]) for i in kept]))
+    if found is not None:
+        result.append(found[kept])
+    return tuple(result)
 
-    X = None
-    with warnings.catch_warnings():
-        # Large pictures and odd metadata: nothing a user can act on. What cannot be decoded is an error all the same.
-        warnings.filterwarnings("ignore", module=r"PIL\.")
-        if mode is None:
-            grey = all(_is_grey(_naming_the_file(_header_mode, file, formats)) for file in files)
-            mode = "L" if grey else "RGB"
-        for i, file in enumerate(tqdm(files, desc="Loading images", unit="image", disable=None)):
-            image = _naming_the_file(_decode, file, mode, size, formats)
-            pixels = np.asarray(image).reshape(image.height, image.width, -1)  # (R, C, D)
-            if X is None:
-                X = np.empty((len(files), *pixels.shape), dtype=np.uint8)
-            elif pixels.shape != X.shape[1:]:
-                raise ValueError(
-                    f"Images differ in size: {str(files[0])!r} has {X.shape[1]} rows and {X.shape[2]} columns, "
-                    f"{str(file)!r} has {pixels.shape[0]} and {pixels.shape[1]}. "
-                    "Pass size=(rows, columns) to resize every image."
-                )
-            X[i] = pixels
 
-    y = np.array(classes)
-    return (X, y, np.array([str(file) for file in files])) if return_paths else (X, y)
+def load_images(path, *, size=None, mode=None, resize="stretch", pattern=None, on_error="raise"):
+    """Load images that have no classes, such as new ones to predict.
+
+    All images of a folder and its subfolders are read as :func:`load_image_folder` reads them. To read new images for a
+    fitted classifier, state the mode, the size and `resize` that it was trained with.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The folder. A leading ``~`` is the home folder.
+    size, mode, resize, on_error
+        As in :func:`load_image_folder`.
+    pattern : str, default=None
+        A glob that says which files are images, relative to `path`: ``"*.jpg"`` for those right inside,
+        ``"**/*.jpg"`` for those at any depth. Else as in :func:`load_image_folder`. None reads files with the extension
+        of an image at any depth.
+
+    Returns
+    -------
+    X : ndarray of shape (n, R, C, D), dtype uint8
+        Images, values 0 to 255, D = 1 in mode "L" and 3 in mode "RGB".
+    paths : ndarray of shape (n,), dtype str
+        The file of each image, beginning with `path`, sorted.
+
+    Raises
+    ------
+    FileNotFoundError
+        If `path` does not exist.
+    NotADirectoryError
+        If `path` is a file.
+    ValueError
+        If there are no images, a file cannot be read, images differ in size while `size` is None, or a parameter has
+        none of the values of :func:`load_image_folder`.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from PIL import Image
+    >>> from skgcm.datasets import load_images
+    >>> with TemporaryDirectory() as folder:
+    ...     for name in ("1.png", "2.png"):
+    ...         Image.new("L", (48, 32)).save(Path(folder, name))
+    ...     X, paths = load_images(folder, size=(8, 12))
+    >>> X.shape, [Path(path).name for path in paths]
+    ((2, 8, 12, 1), ['1.png', '2.png'])
+    """
+    size = _check_how(size, mode, resize, on_error)
+    path = Path(path).expanduser()
+    files = [path.joinpath(*names) for names in _listing.find_images(path, pattern)]
+    X, kept = _read(files, size, mode, resize, on_error)
+    return X, np.array([str(files[i]) for i in kept])

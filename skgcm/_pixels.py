@@ -1,0 +1,144 @@
+"""One image, from a file or from Pillow, as 8-bit grey or colour: the pixels that a viewer shows."""
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+# Pillow names these formats but leaves their pixels to an outside program or handler. EPS starts Ghostscript, which no
+# file in a data folder should be able to do, whatever its extension says.
+NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+
+PHOTOMETRIC = 262  # TIFF tag: 0 where 0 is white, 1 where 0 is black, 3 palette, 6 YCbCr, 8 LAB
+CCITT = {"tiff_ccitt", "group3", "group4"}  # fax, where 0 is white unless the file says otherwise
+KINDS = {1: "unsigned integers", 2: "signed integers", 3: "floats"}  # TIFF tag 339, SampleFormat
+
+
+def formats():
+    """Formats to open, in the order Pillow tries them, those of plugins the user registered included."""
+    Image.init()
+    return [name for name in Image.ID if name not in NOT_DECODED]
+
+
+def is_image(file):
+    """Whether Pillow finds an image in a file, by its content."""
+    try:
+        with Image.open(file, formats=formats()):
+            return True
+    except (Image.DecompressionBombError, MemoryError):
+        return True
+    except Exception:  # OSError, SyntaxError, struct.error, ...: every format has its own for what it is not
+        return False
+
+
+def is_grey(image):
+    """Whether an image is stored in greys, from its header alone."""
+    # A palette counts as colour: which colours it holds is not known before the file is decoded.
+    grey = image.mode in {"1", "L", "LA", "La", "F"} or image.mode.startswith("I")
+    return grey or _stored(image) == "LA;16B"  # PNG, which Pillow opens as RGBA
+
+
+def why_not(error):
+    """An error of Pillow as part of a sentence."""
+    if isinstance(error, UnidentifiedImageError):
+        return "its content is in no image format that Pillow reads (of TIFF it reads 8 bits and most kinds of 16)"
+    return str(error).rstrip(".") or type(error).__name__
+
+
+def read(image, mode, size=None, resize="stretch"):
+    """The pixels of a Pillow image, opened or in memory: uint8 (R, C, D), D = 1 in mode "L" and 3 in mode "RGB".
+
+    It is turned upright, white is 255, and it is on black where it is transparent. `size` is (rows, columns), or None.
+    Raises ValueError for numbers that do not say what white is, and for files that Pillow misreads.
+    """
+    image = _eight_bits(image).convert(mode)
+    if size is not None:
+        image = _resized(image, size, resize)
+    return np.asarray(image).reshape(image.height, image.width, -1)
+
+
+def _eight_bits(image):
+    tags = getattr(image, "tag_v2", {})  # of a TIFF
+    stored = _stored(image)
+    _refuse(image, tags, stored)
+    # Pillow before 11 reads a 16-bit PNG as mode I, and every version a 16-bit PGM, both as 0 ... 65535.
+    sixteen = image.mode.startswith("I")
+    image = _turned(image)
+    if sixteen:
+        values = np.asarray(image).astype(np.uint32)  # native byte order, and room for * 255
+        if "transparency" in image.info:
+            values[values == image.info["transparency"]] = 0  # on black, while it is known which are
+        white = 4095 if tags.get(258) == (12,) else 65535
+        if tags.get(PHOTOMETRIC) == 0:  # which Pillow takes into account up to 8 bits
+            values = white - values
+        return Image.fromarray(((values * 255 + white // 2) // white).astype(np.uint8))
+    if image.mode in {"P", "PA"} and max(tags.get(320, [256])) < 256:  # a palette of 8 bits where 16 are the rule
+        image.putpalette(bytes(tags[320]), "RGB;L")
+    if image.mode == "La":
+        image = image.getchannel(0)  # already multiplied by its alpha, which is to be on black
+    elif image.has_transparency_data:
+        if stored in {"L;2", "L;4"}:  # the grey that is transparent has as few bits, and Pillow leaves it as it is
+            image.info["transparency"] *= {"L;2": 85, "L;4": 17}[stored]
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image.convert("RGBA"))
+    elif image.mode == "LAB":
+        image = image.convert("RGB")  # the only mode that Pillow converts it to
+    return image
+
+
+def _resized(image, size, how):
+    """An image of `size` = (rows, columns)."""
+    (rows, columns), bilinear = size, Image.Resampling.BILINEAR
+    if how == "crop":
+        return ImageOps.fit(image, (columns, rows), bilinear)
+    if how == "stretch":
+        return image.resize((columns, rows), bilinear)
+    scale = min(columns / image.width, rows / image.height)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    padded = Image.new(image.mode, (columns, rows))
+    padded.paste(image.resize((width, height), bilinear), ((columns - width) // 2, (rows - height) // 2))
+    return padded
+
+
+def _stored(image):
+    """How a file stores its pixels, in Pillow's words, "L;2" for example; None once they are decoded."""
+    tile = getattr(image, "tile", None)
+    stored = tile[0][3] if tile else None
+    return stored[0] if isinstance(stored, tuple) and stored else stored
+
+
+def _turned(image):
+    """A copy, turned upright as EXIF says."""
+    name = getattr(image, "filename", None)
+    if not name or not getattr(image, "tile", None):
+        return ImageOps.exif_transpose(image)
+    # Given a path, Pillow 13.0 maps an uncompressed TIFF into memory in the size it has once turned upright, and the
+    # pixels of orientations 5 to 8 come out scrambled. Without one it reads the open file.
+    try:
+        image.filename = ""
+        return ImageOps.exif_transpose(image)
+    finally:
+        image.filename = name
+
+
+def _refuse(image, tags, stored):
+    """Raise ValueError where the pixels that Pillow gives are not those that the file shows."""
+    mode, file_format, bits = image.mode, image.format, tags.get(258, (1,))
+    colour = image.info.get("transparency")
+    reason = None
+    sixteen = mode.startswith("I;16") or (mode == "I" and file_format in {"PNG", "PPM"})
+    kind = max(tags.get(339, [1]))
+    if kind == 2 or (mode[0] in "IF" and not sixteen):
+        numbers = f"{bits[0]}-bit {KINDS[kind]}" if tags else f"32-bit {KINDS[3] if mode == 'F' else 'integers'}"
+        reason = f"its pixels are {numbers} (Pillow mode {mode}), which do not say what white is"
+    elif sixteen and file_format in {"FITS", "MCIDAS"}:
+        reason = f"its pixels are measured numbers of 16 bits ({file_format}), which do not say what white is"
+    elif mode == "1" and file_format in {"PSD", "XBM"}:
+        reason = f"Pillow reads 1-bit images in the format {file_format} as negatives"
+    elif tags and PHOTOMETRIC not in tags and tags.get(259, 1) != 6 and image.info.get("compression") not in CCITT:
+        reason = "its TIFF tag PhotometricInterpretation is missing, which says whether 0 is black or white"
+    elif tags.get(284) == 2 and (mode == "LAB" or (16 in bits and image.info["compression"] == "raw")):
+        reason = f"its channels are stored one after the other ({bits[0]} bits, mode {mode}), which Pillow misreads"
+    elif mode == "YCbCr" and tags and tuple(tags.get(530, (2, 2))) != (1, 1):
+        reason = "its YCbCr colours are subsampled and not compressed, which Pillow misreads"
+    elif mode == "RGB" and colour and (stored == "RGB;16B" or max(colour) > 255):
+        reason = "its transparent colour has 16 bits, of which Pillow reads 8"
+    if reason:
+        raise ValueError(f"{reason}. Save it with 8 or 16 bits per channel, as PNG for example")
