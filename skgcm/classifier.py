@@ -320,7 +320,9 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like (n, R, C), (n, R, C, D) or (n, R * C * D), numbers
-            Images; (n, D, R, C) with ``channels_first=True``. uint8 is not copied to float as a whole.
+            Images; (n, D, R, C) with ``channels_first=True``. uint8 is not copied to float as a whole. A Pillow image,
+            or a sequence of them, is read as :func:`skgcm.datasets.load_image_folder` reads its file: as uint8, in grey
+            or colour, upright and on black. All methods take what `fit` takes.
         y : array-like (n,)
             Class labels.
 
@@ -408,7 +410,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
 
     def _validate_training(self, X, y, classes, first):
         """Rows (n, R * C * D) and class indices (n,); sets what a fit learns about the data."""
-        X = images.as_array(X)
+        X = self._as_array(X, first)
         if first:
             shape = images.find_shape(X.shape, self.image_shape, self.channels_first)
         else:
@@ -738,6 +740,11 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         found = inference.evidence(self.net_.network, image_format, rows, chosen)
         return Explanation(**{**found, "classes": self.classes_[found["classes"]]})
 
+    def _as_array(self, X, first=False):
+        if first:
+            return images.as_array(X, self.channels_first, self.image_shape)
+        return images.as_array(X, self.net_.image_format.channels_first, self.image_shape_)
+
     def _check_fitted_shape(self, X):
         single = X.shape == self.image_shape_[:2] and X.shape[1] != self.n_features_in_
         if len(X.shape) > 2 or single:  # of rows scikit-learn takes care
@@ -747,7 +754,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     def _validate_rows(self, X):
         """Images of the fitted size -> rows (n, R * C * D), checked."""
         check_is_fitted(self)
-        X = images.as_array(X)
+        X = self._as_array(X)
         self._check_fitted_shape(X)
         rows = validation.check_rows(self, X)
         ranges.check_values(rows, self.value_range_)
@@ -758,7 +765,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             rows, image_format = self._validate_rows(X), None
         else:
             check_is_fitted(self)
-            X = images.as_array(X)
+            X = self._as_array(X)
             shape = images.frame_shape(X.shape, self.image_shape_[2], self.net_.image_format.channels_first)
             rows = validation.check_rows(self, X, any_size=True)
             ranges.check_values(rows, self.value_range_)

@@ -11,7 +11,10 @@ from numbers import Integral
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
+
+from skgcm import _pixels
 
 CHANNELS = (1, 3, 4)  # what a lone axis of this length is taken for when nobody says
 
@@ -55,11 +58,16 @@ def in_order(shape, channels_first):
     return (channels, rows, columns) if channels_first else (rows, columns, channels)
 
 
-def as_array(X):
-    """A NumPy array of whatever holds images; data frames are left to scikit-learn."""
+def as_array(X, channels_first=False, image_shape=None):
+    """A NumPy array of whatever holds images; data frames are left to scikit-learn.
+
+    Pillow images become what :func:`skgcm.datasets.load_image_folder` reads from their files, in the order of axes and
+    with the channels that `channels_first` and, where it is known, `image_shape` say.
+    """
     if hasattr(X, "tocsr"):
         raise ValueError("X is sparse, and images are dense: pass X.toarray().")
     if hasattr(X, "shape") and hasattr(X, "columns"):
+        _check_frame(X)
         return X
     if np.ma.is_masked(X):
         raise ValueError("X has masked values, and every pixel counts: pass X.filled(value).")
@@ -68,6 +76,9 @@ def as_array(X):
             f"X is a {type(X).__name__}, and images are one array: pass np.stack([image for image, label in dataset]) "
             "as X and the labels as y, with channels_first=True where images are tensors."
         )
+    pictures = _pillow_images(X)
+    if pictures:
+        return _from_pillow(pictures, channels_first, image_shape)
     try:
         if isinstance(X, list | tuple) and X and all(isinstance(image, torch.Tensor) for image in X):
             X = torch.stack(tuple(X))
@@ -94,6 +105,63 @@ def as_array(X):
             "pixels (n, R * C * D); a single one of these is X[None]."
         )
     return X
+
+
+def _check_frame(X):
+    """Raise ValueError where a data frame holds images in its cells and not a pixel in each."""
+    row = np.asarray(X.head(1)).ravel() if hasattr(X, "head") else ()
+    for name, value in zip(X.columns, row, strict=False):
+        if isinstance(value, Image.Image):
+            raise ValueError(f"Column {name!r} of X holds Pillow images: pass list(X[{name!r}]).")
+        if isinstance(value, np.ndarray | list | tuple | torch.Tensor):
+            raise ValueError(
+                f"Column {name!r} of X holds arrays, and a column of a data frame is one pixel of every image: pass "
+                f"np.stack(X[{name!r}])."
+            )
+
+
+def _pillow_images(X):
+    """The Pillow images in X, one or many, or [] where there are none."""
+    if isinstance(X, Image.Image):
+        return [X]
+    if getattr(getattr(X, "dtype", None), "kind", "") == "O":  # of an array or a Series
+        X = np.asarray(X)
+        X = list(X.ravel()) if X.ndim and X.shape[1:] in ((), (1,)) else []  # or a column of objects
+    found = [isinstance(image, Image.Image) for image in X] if isinstance(X, list | tuple) else []
+    if any(found) and not all(found):
+        i = found.index(False)
+        raise ValueError(
+            f"X holds Pillow images and other things: X[{i}] is a {type(X[i]).__name__}. Pass one kind, arrays as they "
+            "are or as Image.fromarray(array)."
+        )
+    return X if any(found) else []
+
+
+def _from_pillow(pictures, channels_first, image_shape):
+    """Pillow images -> uint8 (n, R, C, D), or (n, D, R, C) with `channels_first`."""
+    mode = None if image_shape is None else {1: "L", 3: "RGB"}.get(check_image_shape(image_shape)[2])
+    if mode is None:
+        mode = "L" if all(map(_pixels.is_grey, pictures)) else "RGB"
+    X = None
+    for i, picture in enumerate(pictures):
+        try:
+            pixels = _pixels.read(picture, mode)
+        except MemoryError:
+            raise
+        except Exception as error:  # what Pillow raises depends on the format of the file behind the image
+            raise ValueError(
+                f"X[{i}], a Pillow image, cannot be read: {_pixels.why_not(error)}. Or pass arrays of its numbers, "
+                "np.stack([np.asarray(image) for image in X])."
+            ) from error
+        if X is None:
+            X = np.empty((len(pictures), *pixels.shape), np.uint8)
+        elif pixels.shape != X.shape[1:]:
+            raise ValueError(
+                f"X holds images of different sizes: X[0] has {X.shape[1]} rows and {X.shape[2]} columns, X[{i}] has "
+                f"{pixels.shape[0]} and {pixels.shape[1]}. Resize them first: image.resize((columns, rows))."
+            )
+        X[i] = pixels
+    return np.ascontiguousarray(X.transpose(0, 3, 1, 2)) if channels_first else X
 
 
 def native(rows):

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from scipy.sparse import csr_array
 from sklearn.base import clone
 from sklearn.datasets import load_digits
@@ -87,6 +88,20 @@ def test_explain_shows_the_classes_asked_for(clf, colour):
         np.testing.assert_allclose(evidence.cwm, every.cwm[n, positions], atol=1e-4)
         same(evidence.scores, every.scores[n, positions])
     np.testing.assert_array_equal(clf.explain(X).classes[:, 0], clf.predict(X))
+
+
+def test_pillow_images_one_or_many_are_images(colour):
+    X, y = colour
+    pictures = [Image.fromarray(pixels) for pixels in X]
+    clf = GCMClassifier(**SMALL).fit(pictures, y)
+    same(clf.decision_function(X), GCMClassifier(**SMALL).fit(X, y).decision_function(pictures))
+    grey = pictures[0].convert("L")  # which a classifier of colour reads as colour
+    same(clf.predict_proba(grey), clf.predict_proba(np.dstack([grey] * 3)[None]))
+    evidence = clf.explain(grey)
+    assert evidence.images.shape == (1, *X.shape[1:])
+    assert len(list(clf.explain_batches(pictures[:3], batch_size=2))) == 2
+    wide = grey.resize((20, 18))
+    assert clf.explain(wide, any_size=True).images.shape == (1, 18, 20, 3)
 
 
 def test_explain_batches_is_explain_in_parts(clf, colour):

@@ -1,9 +1,11 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
 from skgcm import images
@@ -154,5 +156,99 @@ def test_channels_last_rows_become_batches_without_a_copy():
     ],
 )
 def test_what_cannot_be_images_is_named(X, message):
+    with pytest.raises(ValueError, match=message):
+        images.as_array(X)
+
+
+# Pillow images
+
+GREY = np.arange(24, dtype=np.uint8).reshape(4, 6) * 10
+COLOUR = np.stack([GREY, GREY // 2, 255 - GREY], axis=2)
+
+
+def objects(pictures, shape=(-1,)):
+    array = np.empty(len(pictures), object)
+    array[:] = pictures
+    return array.reshape(shape)
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        list,
+        tuple,
+        objects,
+        lambda pictures: objects(pictures, (-1, 1)),
+        lambda pictures: pd.Series(pictures, [5, 6, 7]),
+    ],
+    ids=["list", "tuple", "objects", "column", "series"],
+)
+def test_pillow_images_mean_what_a_folder_of_their_files_means(of):
+    colour = Image.fromarray(COLOUR)
+    X = images.as_array(of([colour, colour.quantize(256), Image.fromarray(GREY)]))
+    assert X.dtype == np.uint8
+    assert X.shape == (3, 4, 6, 3)
+    np.testing.assert_array_equal(X[0], COLOUR)
+    np.testing.assert_allclose(X[1], COLOUR, atol=20)
+    np.testing.assert_array_equal(X[2], np.dstack([GREY] * 3))
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        Image.fromarray(GREY),
+        Image.fromarray(GREY.astype(np.uint16) * 257),
+        Image.merge("LA", [Image.fromarray(GREY), Image.new("L", (6, 4), 255)]),
+    ],
+    ids=lambda picture: picture.mode,
+)
+def test_a_single_pillow_image_of_greys(picture):
+    np.testing.assert_array_equal(images.as_array(picture), GREY[None, :, :, None])
+    np.testing.assert_array_equal(images.as_array([picture], channels_first=True), GREY[None, None])
+
+
+def test_pillow_images_have_the_channels_of_the_classifier():
+    colour, grey = Image.fromarray(COLOUR), Image.fromarray(GREY)
+    assert images.as_array([grey], image_shape=(4, 6, 3)).shape == (1, 4, 6, 3)
+    assert images.as_array(colour, image_shape=(4, 6)).shape == (1, 4, 6, 1)
+    first = images.as_array([colour, grey], channels_first=True, image_shape=(4, 6, 3))
+    np.testing.assert_array_equal(first[0], COLOUR.transpose(2, 0, 1))
+    assert first.flags.c_contiguous
+
+
+def test_a_file_that_pillow_opened_is_read_as_from_a_folder(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in ("1.tif", "2.jpg", "3.png"):
+        Image.fromarray(np.full((4, 6), 90, np.uint8)).save(tmp_path / name, exif=exif)
+    opened = [Image.open(tmp_path / name) for name in ("1.tif", "2.jpg", "3.png")]
+    np.testing.assert_array_equal(images.as_array(opened), np.full((3, 6, 4, 1), 90))
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (
+            [Image.new("L", (6, 4)), Image.new("L", (6, 5))],
+            r"X\[0\] has 4 rows and 6 columns, X\[1\] has 5 and 6\. Resize",
+        ),
+        ([Image.new("L", (6, 4)), GREY], r"X\[1\] is a ndarray\. Pass one kind"),
+        (
+            [Image.new("L", (6, 4)), Image.new("F", (6, 4))],
+            r"X\[1\], a Pillow image.*32-bit floats.*np\.asarray\(image\)",
+        ),
+        (
+            pd.DataFrame({"image": objects([Image.new("L", (6, 4))])}),
+            r"Column 'image' .*Pillow images: pass list\(X\['im",
+        ),
+        (
+            pd.DataFrame({"id": [1], "image": objects([GREY])}),
+            r"Column 'image' of X holds arrays.*np\.stack\(X\['image",
+        ),
+        (pd.DataFrame({"image": [GREY.tolist()]}), r"Column 'image' of X holds arrays"),
+    ],
+    ids=["sizes", "mixed", "float", "frame", "frame-of-arrays", "frame-of-lists"],
+)
+def test_pillow_images_and_frames_that_cannot_be_read_are_named(X, message):
     with pytest.raises(ValueError, match=message):
         images.as_array(X)
