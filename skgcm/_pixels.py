@@ -75,8 +75,9 @@ def _eight_bits(image):
     if image.mode == "La":
         image = image.getchannel(0)  # already multiplied by its alpha, which is to be on black
     elif image.has_transparency_data:
-        if stored in {"L;2", "L;4"}:  # the grey that is transparent has as few bits, and Pillow leaves it as it is
-            image.info["transparency"] *= {"L;2": 85, "L;4": 17}[stored]
+        most = {"1": 1, "L;2": 3, "L;4": 15}.get(stored)
+        if most and image.info["transparency"] <= most:  # in as few bits, where Pillow leaves it as it is
+            image.info["transparency"] *= 255 // most
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image.convert("RGBA"))
     elif image.mode == "LAB":
         image = image.convert("RGB")  # the only mode that Pillow converts it to

@@ -153,6 +153,14 @@ def test_pattern_chooses_classes_by_its_first_part_alone(tmp_path):
         load_image_folder(tmp_path, pattern="a/*")
 
 
+def test_images_without_an_extension_alone(tmp_path):
+    for name in ("a/1", "b/IMG.0002"):
+        save(tmp_path / name, GREY, format="PNG")
+    with pytest.raises(ValueError, match=r"a' holds no images .*\(it holds '1'\)\. Pass pattern='\*/\*'"):
+        load_image_folder(tmp_path)
+    assert load_image_folder(tmp_path, pattern="*/*")[1].tolist() == ["a", "b"]
+
+
 def test_what_a_pattern_matches_and_is_not_read_is_counted(tmp_path):
     leftovers(tmp_path)
     (tmp_path / "bad/labels.csv").write_text("1,2")

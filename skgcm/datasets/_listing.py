@@ -63,7 +63,9 @@ def find_classes(path, pattern=None):
     images, left = _choose(path, files, known, globs, named=pattern is not None, depth=2)
     empty = set(classes) - {names[0] for names in images}
     if empty:
-        raise _no_images(path / min(empty), pattern, _advice(path, known))
+        unnamed = any(names[0] in empty for names in left.get(UNNAMED, ()))
+        advice = "Pass pattern='*/*' to read those without an extension." if unnamed else _advice(path, known)
+        raise _no_images(path / min(empty), pattern, advice)
     if len(classes) == 1:
         advice = _advice(path, known) or _advice_above(path, classes[0]) or LAYOUT
         raise ValueError(
