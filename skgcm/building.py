@@ -46,10 +46,10 @@ def resolve_device(device):
 
 
 def resolve_precision(precision, device):
-    """The dtype of "auto": bfloat16 where the processor computes faster in it, else float32."""
+    """What "auto" means: "bfloat16" where the processor computes faster in it, else "float32"."""
     if precision == "auto":
-        precision = "bfloat16" if _bfloat16_is_fast(device) else "float32"
-    return getattr(torch, precision)
+        return "bfloat16" if _bfloat16_is_fast(device) else "float32"
+    return precision
 
 
 def _bfloat16_is_fast(device):

@@ -201,8 +201,7 @@ def _check_restorable(params):
 def _described(params):
     """The parameters that a fit's result depends on, as JSON has them: device and precision as they are resolved."""
     device = resolve_device(params["device"])
-    precision = str(resolve_precision(params["precision"], device)).removeprefix("torch.")
-    params = {**params, "device": device.type, "precision": precision}
+    params = {**params, "device": device.type, "precision": resolve_precision(params["precision"], device)}
     found = {}
     for name, value in params.items():
         if name not in FREE:

@@ -42,8 +42,8 @@ class GCMNet(NeuralNetClassifier):
     --------------------------
     image_format : skgcm.images.ImageFormat
     augment : None, "shift", "shift+flip" or callable (B, D, R, C) -> (B, D, R, C)
-    precision : torch.dtype
-        bfloat16 trains under autocast; weights, scores and loss stay float32.
+    precision : {"float32", "bfloat16"}
+        "bfloat16" trains under autocast; weights, scores and loss stay float32.
     lr_schedule : {"one-cycle", "constant"}
     mosaic : int
         Every third batch is laid out as mosaics: of side 2 to this one, in turn; 0: none.
@@ -192,7 +192,7 @@ class GCMNet(NeuralNetClassifier):
         done = 0 if checkpoint is None else checkpoint.restore(self)
         epochs = self.max_epochs
         self.shuffling_, self.augmenting_ = torch.Generator(), torch.Generator(self.device)
-        low = None if self.precision == torch.float32 else self.precision
+        low = None if self.precision == "float32" else getattr(torch, self.precision)
         on_cuda = self.augmenting_.device.type == "cuda"
         if on_cuda and self.fused_norm:
             fuse_norms(self.network)

@@ -205,7 +205,7 @@ def finished(tmp_path_factory):
 
 
 AUTO = building.resolve_precision("auto", torch.device("cpu"))
-OTHER_PRECISION = "float32" if torch.bfloat16 == AUTO else "bfloat16"
+OTHER_PRECISION = "float32" if AUTO == "bfloat16" else "bfloat16"
 OTHERS = {
     "lr": (0.1, r"lr=0\.1 was 0\.05"),
     "max_epochs": (4, "max_epochs=4 was 3"),

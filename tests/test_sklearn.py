@@ -5,6 +5,8 @@ import pickle
 import joblib
 import numpy as np
 import pytest
+import skops.io
+import torch
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
@@ -83,3 +85,23 @@ def test_transform_names_its_columns_and_makes_frames(small, digits):
     np.testing.assert_array_equal(frame.to_numpy(), maps)
     small_weights = pickle.loads(pickle.dumps(small)).set_params(transform_maps="weights")
     np.testing.assert_array_equal(small_weights.transform(X).reshape(10, 10, 8, 8), small.explain(X, "all").cwm)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"early_stopping": True, "validation_fraction": 0.3, "class_weight": "balanced"},
+        {"optimizer": torch.optim.AdamW, "device": torch.device("cpu"), "precision": "bfloat16"},
+        {"mosaic": 2, "sparsity": 0.1, "second_look": 0.5, "polarity": "both", "augment": "shift"},
+    ],
+    ids=["default", "early stopping", "types of torch", "options of the training"],
+)
+def test_skops_stores_the_estimator(digits, params):
+    X, y = (a[:40] for a in digits)
+    clf = GCMClassifier(**{**SMALL, "max_epochs": 1, "random_state": 0, **params}).fit(X, y)
+    stored = skops.io.dumps(clf)
+    loaded = skops.io.loads(stored, trusted=skops.io.get_untrusted_types(data=stored))
+    np.testing.assert_array_equal(loaded.decision_function(X), clf.decision_function(X))
+    np.testing.assert_array_equal(loaded.explain(X).cwm, clf.explain(X).cwm)
+    np.testing.assert_array_equal(loaded.fit(X, y).decision_function(X), clf.fit(X, y).decision_function(X))
