@@ -4,6 +4,7 @@ from contextlib import suppress
 
 import numpy as np
 
+from skgcm.arrays import as_numpy
 from skgcm.boxes import region_masks
 
 
@@ -33,10 +34,10 @@ def _maps(cwm, mean):
         if mean is not None:
             raise ValueError("cwm_dark_mean is given without cwm_dark. Pass both, or neither.")
         return None, None
-    cwm = np.asarray(cwm, dtype=np.float32)
+    cwm = np.asarray(as_numpy(cwm), dtype=np.float32)
     if mean is None and cwm.ndim == 4:  # of other numbers of axes the check tells
         mean = cwm.mean(axis=1)
-    return cwm, np.asarray(mean, dtype=np.float32)
+    return cwm, np.asarray(as_numpy(mean), dtype=np.float32)
 
 
 def _contributions(light, cwm, cwm_dark):
@@ -121,9 +122,9 @@ class Explanation:
     """
 
     def __init__(self, images, cwm, scores, classes, cwm_mean=None, cwm_dark=None, cwm_dark_mean=None, *, against=None):
-        self.images = np.asarray(images, dtype=np.float32)
-        self.scores = np.asarray(scores, dtype=np.float32)
-        self.classes = np.asarray(classes)
+        self.images = np.asarray(as_numpy(images), dtype=np.float32)
+        self.scores = np.asarray(as_numpy(scores), dtype=np.float32)
+        self.classes = np.asarray(as_numpy(classes))
         self.cwm, self.cwm_mean = _maps(cwm, cwm_mean)
         self.cwm_dark, self.cwm_dark_mean = _maps(cwm_dark, cwm_dark_mean)
         self.against = against
@@ -317,7 +318,7 @@ class Explanation:
 
         Parameters
         ----------
-        y : array-like of shape (n,), optional
+        y : array-like of shape (n,) or (n, 1), optional
             True labels. The true class is framed in red and named under the image.
         kind : {"contribution", "spotlight"}, default="contribution"
             What a map shows; see :meth:`skgcm.display.ContributionDisplay.plot`.
