@@ -2,10 +2,12 @@
 
 import numpy as np
 
+from skgcm.arrays import as_numpy
+
 
 def _array(regions, name):
     try:
-        return np.asarray(regions)
+        return np.asarray(as_numpy(regions))
     except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{name} cannot become one array: {error}") from error
 

@@ -16,6 +16,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.validation import _check_feature_names_in, _check_sample_weight, check_is_fitted
 
 from skgcm import building, images, inference, labels, onnx_export, persistence, process, ranges, validation
+from skgcm.arrays import as_numpy
 from skgcm.checkpoint import Checkpoint
 from skgcm.explanation import Explanation
 from skgcm.network import POLARITIES, UPSAMPLING
@@ -546,9 +547,9 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         """
         predicted = self.predict(X)
         if sample_weight is not None:
-            sample_weight = _check_sample_weight(sample_weight, predicted)
+            sample_weight = _check_sample_weight(as_numpy(sample_weight), predicted)
         with validation.naming("y"), np.errstate(invalid="ignore"):
-            return accuracy_score(y, predicted, sample_weight=sample_weight)
+            return accuracy_score(as_numpy(y), predicted, sample_weight=sample_weight)
 
     def predict_proba(self, X):
         """Softmax of the scores, float32 (n, N). X and errors as in :meth:`decision_function`."""

@@ -1,5 +1,8 @@
 import inspect
+import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -786,3 +789,32 @@ def test_real_colour_images_are_recognised(cifar10):
     X, y, X_test, y_test = cifar10
     clf = GCMClassifier(max_epochs=3, random_state=0, device="cpu").fit(X[:5000], y[:5000])
     assert clf.score(X_test[:1000], y_test[:1000]) > 0.3
+
+
+def test_labels_come_as_tensors_and_columns(colour):
+    X, y = (a[:30] for a in colour)
+    clf = GCMClassifier(**SMALL).fit(X, torch.tensor(y))
+    for labels in (torch.tensor(y), y[:, None], [[label] for label in y.tolist()], [torch.tensor(i) for i in y]):
+        np.testing.assert_array_equal(clf.score(X, labels), clf.score(X, y))
+    weights = torch.ones(30, requires_grad=True)
+    assert clf.score(X, torch.tensor(y), sample_weight=weights) == clf.score(X, y)
+    same(clf.explain(X, torch.tensor(y)[:, None]).scores, clf.explain(X, y[:, None]).scores)
+    with pytest.warns(match="column-vector"):
+        clf.partial_fit(X, torch.tensor(y)[:, None])
+
+
+ARRAY_API = """
+import sklearn, torch
+from skgcm import GCMClassifier
+X, y = torch.rand(20, 8, 8), torch.arange(20) % 2
+with sklearn.config_context(array_api_dispatch=True):
+    clf = GCMClassifier(max_epochs=1, device="cpu", early_stopping=True, class_weight="balanced").fit(X, y)
+    clf.score(X, y), clf.predict_proba(X), clf.explain(X, y[:, None])
+    clf.set_params(class_weight=None).partial_fit(X, y)
+    clf.transform(X)
+"""
+
+
+def test_tensors_under_array_api_dispatch():
+    environment = {**os.environ, "SCIPY_ARRAY_API": "1"}
+    subprocess.run([sys.executable, "-W", "error", "-c", ARRAY_API], env=environment, check=True)

@@ -2,6 +2,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from skgcm.explanation import Explanation
 
@@ -264,3 +265,11 @@ def test_dark_maps_contribute_where_the_image_is_dark():
     np.testing.assert_array_equal(evidence.contrast("dog").mean(axis=(2, 3, 4)), [[1, 0]])
     np.testing.assert_array_equal(evidence.contrast().mean(axis=(2, 3, 4)), [[0.5, -0.5]])
     assert evidence[0].cwm_dark_mean.shape == (1, 1, 2)
+
+
+def test_tensors_with_a_gradient_are_taken():
+    images, cwm = torch.rand(2, 4, 5, 3, requires_grad=True), torch.rand(2, 2, 4, 5, requires_grad=True)
+    evidence = Explanation(images, cwm, torch.rand(2, 2, requires_grad=True), torch.tensor([[0, 1], [1, 0]]))
+    np.testing.assert_array_equal(evidence.images, images.detach().numpy())
+    box = torch.tensor([0.0, 0, 2, 2], requires_grad=True)
+    np.testing.assert_array_equal(evidence.region_scores(box), evidence.region_scores((0, 0, 2, 2)))
