@@ -172,7 +172,7 @@ class Checkpoint:
 
 
 def _checked_path(checkpoint):
-    path = Path(checkpoint).absolute()  # the working directory may change before the last epoch
+    path = Path(files.expanded(checkpoint)).absolute()  # the working directory may change before the last epoch
     if path.is_dir():
         raise ValueError(f"checkpoint={str(checkpoint)!r} is a folder. Name a file: {str(path / 'run.ckpt')!r}.")
     if not path.parent.is_dir():

@@ -677,8 +677,9 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        path : str or path-like
-            The file, one that is there already is replaced. It is written whole or not at all.
+        path : str, path-like or binary file object
+            The file, one that is there already is replaced. It is written whole or not at all. ``~`` is the home
+            folder. A file object is written where it stands.
         maps : {"contributions", "weights"} or None, default="contributions"
             Which maps of all classes are among the outputs. None: no maps, which is faster.
         dtype : {"uint8", "float32"} or None, default=None
@@ -777,8 +778,9 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        path : str or path-like
-            For instance ``"model.gcm"``.
+        path : str, path-like or binary file object
+            For instance ``"model.gcm"``, or ``"~/model.gcm"`` in the home folder. A file object, a BytesIO for
+            instance, is written where it stands.
 
         Raises
         ------
@@ -790,6 +792,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             ``cuda_graph``, ``fused_norm`` and plain values for the loss and the optimizer. Also for labels other than
             text, numbers and bool, and for more text than a file may have: histories of more than about 10,000 epochs,
             tens of thousands of column names or labels.
+        TypeError
+            For a file object of text.
         OSError
             Where the file cannot be written.
 
@@ -821,9 +825,9 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        path : str or path-like
-            Its content is checked before memory is taken from its word: opening a file takes less than twice its size
-            and 8 MiB.
+        path : str, path-like or binary file object
+            The content is checked before memory is taken from its word: opening a file takes less than twice its size
+            and 8 MiB. A file object is read from where it stands to its end, through a temporary file.
         device : str or torch.device, default=None
             Replaces the parameter `device`. None: it stays what it was.
 
@@ -839,6 +843,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             that is not here (pass ``device="cpu"``).
         ValueError
             For a `device` that is none.
+        TypeError
+            For a file object of text.
         OSError
             Where the file cannot be read.
         """

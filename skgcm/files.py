@@ -1,11 +1,55 @@
-"""Files that are written whole or not at all."""
+"""Files as users name them: by a path, or as a file object. Those of a path are written whole or not at all."""
 
 import glob
 import hashlib
+import io
 import os
 import secrets
 import shutil
-from contextlib import suppress
+import tempfile
+from contextlib import contextmanager, suppress
+
+
+def expanded(path):
+    """A path, str or path-like, as a str in which ``~`` is the user's home folder."""
+    return os.path.expanduser(os.fspath(path))
+
+
+@contextmanager
+def readable(source):
+    """Context that gives a path, and what to call it in errors, for a path or a binary file object.
+
+    A file object is read from its position to its end, into a temporary file: what opens paths then does for both.
+    """
+    if not hasattr(source, "read"):
+        path = expanded(source)
+        yield path, path
+        return
+    _check_binary(source, "rb")
+    with tempfile.TemporaryDirectory(prefix="skgcm-") as folder:
+        path = os.path.join(folder, "content")
+        with open(path, "xb") as file:
+            shutil.copyfileobj(source, file)
+            size = file.tell()
+        name = f"The file object {source!r}"
+        yield path, name if size else f"{name}, at whose end it was read (seek(0) goes to its beginning),"
+
+
+def write(target, content):
+    """Write bytes to a path, as :func:`replace` does, or to a binary file object, where it stands."""
+    if not hasattr(target, "write"):
+        replace(expanded(target), content)
+        return
+    _check_binary(target, "wb")
+    rest = memoryview(content)
+    while rest:  # a raw file may take less at once than it is given
+        written = target.write(rest)
+        rest = rest[len(rest) if written is None else written :]
+
+
+def _check_binary(file, mode):
+    if isinstance(file, io.TextIOBase):
+        raise TypeError(f"{file!r} is a text file, and the content is binary. Open it with mode {mode!r}.")
 
 
 def replace(path, content):

@@ -71,7 +71,7 @@ def write(path, network, image_format, classes, maps, dtype):
     with TURNS, _flags_kept(), torch.no_grad(), torch.autocast("cpu", enabled=False):
         content = _export(graph, images, metadata)
         _check(content, graph, images)
-    files.replace(path, content)
+    files.write(path, content)
 
 
 def _input_dtype(dtype, value_range):
