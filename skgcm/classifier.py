@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from numbers import Integral, Real
 
 import numpy as np
@@ -113,7 +113,9 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     checkpoint : str or path-like, default=None
         File that `fit` writes after each epoch, at once or not at all, and goes on from where it exists: an interrupted
         fit, started again with the same parameters and data, ends in the same weights, on the CPU to the bit (on the
-        same machine, with the same versions and number of threads). See the notes.
+        same machine, with the same versions and number of threads). Or a folder that exists: each fit has a file of
+        its own there, so that cross-validation and grid search can be interrupted too. ``~`` is the home folder. See
+        the notes.
     callbacks : list of skorch callbacks, default=None
         As skorch takes them. Losses are recorded of epochs, not of batches, and a callback that ends training does so,
         by a KeyboardInterrupt, at the end of an epoch.
@@ -170,10 +172,12 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
 
     A `checkpoint` holds weights, what the optimizer and early stopping remember, history, seed, parameters and
     fingerprints of X and y (no images). Of a finished fit it holds the result, which `fit` then returns without
-    training: a file serves one fit, and is deleted to train anew. One that cannot be written is a warning, and training
-    goes on. ``verbose`` and ``transform_maps`` may change between interruptions. Not with `callbacks`, a callable
-    `augment`, ``warm_start=True``, a RandomState or an optimizer that is not PyTorch's: what these remember is not in
-    the file. `partial_fit` neither reads nor writes it.
+    training: a file serves one fit, and is deleted to train anew. While a fit uses it, another fit with the same file
+    is an error. In a folder the file is named by a fingerprint of the parameters, X and y: fits of the same parameters,
+    `random_state` and data share one. One that cannot be written is a warning, and training goes on. ``verbose`` and
+    ``transform_maps`` may change between interruptions. Not with `callbacks`, a callable `augment`,
+    ``warm_start=True``, a RandomState or an optimizer that is not PyTorch's: what these remember is not in the file.
+    `partial_fit` neither reads nor writes it.
 
     Several threads may ask one fitted classifier at once, and so may the child of a fork and other processes. The
     answers are the same, to the bit where PyTorch computes with as many threads; `torch.set_num_threads` counts for
@@ -345,15 +349,18 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         with process.default_modes(), self._unchanged_on_error():
             warm = self.warm_start and hasattr(self, "net_")
             rows, y = self._validate_training(X, y, None, first=not warm)
-            saved, random_state = None, self.random_state
-            if self.checkpoint is not None:
-                saved = Checkpoint(self._all_params(), self.image_shape_, rows, self.classes_, y)
-                random_state = saved.random_state
-            net = self._build_net(y, len(y), random_state=random_state)
-            if warm:
-                net.continue_from(self.net_)
-            self._train(net, rows, y, checkpoint=saved)
+            with self._checkpoint(rows, y) as saved:
+                random_state = self.random_state if saved is None else saved.random_state
+                net = self._build_net(y, len(y), random_state=random_state)
+                if warm:
+                    net.continue_from(self.net_)
+                self._train(net, rows, y, checkpoint=saved)
         return self
+
+    def _checkpoint(self, rows, y):
+        if self.checkpoint is None:
+            return nullcontext()
+        return Checkpoint(self._all_params(), self.image_shape_, rows, self.classes_, y)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, classes=None):

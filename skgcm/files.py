@@ -83,6 +83,60 @@ def replace(path, content):
                 os.close(descriptor)
 
 
+@contextmanager
+def locked(path):
+    """Context in which no other process or thread enters it for the same path. Raises BlockingIOError where one has.
+
+    The lock is the operating system's, on an empty file beside `path`, and ends with the process that holds it, however
+    that ends. Where no such file can be made or locked (a folder without write access, some network file systems),
+    nothing is locked.
+    """
+    path = os.path.realpath(path)
+    name = os.path.join(os.path.dirname(path), f"{_prefix(path)}lock")
+    descriptor = _lock(name)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            if os.name == "posix":  # elsewhere a file that is open cannot be removed
+                with suppress(FileNotFoundError):
+                    os.unlink(name)
+            os.close(descriptor)
+
+
+def _lock(name):
+    """Descriptor of a file that is locked now, or None where that cannot be."""
+    while True:
+        try:
+            descriptor = os.open(name, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError:
+            return None
+        try:
+            _lock_descriptor(descriptor)
+            if os.path.samestat(os.fstat(descriptor), os.stat(name)):
+                return descriptor
+        except FileNotFoundError:
+            pass  # who held the lock has removed the file since it was opened here: once more
+        except (BlockingIOError, PermissionError) as error:
+            os.close(descriptor)
+            raise BlockingIOError(f"{name} is locked.") from error
+        except OSError:
+            os.close(descriptor)
+            return None
+        os.close(descriptor)
+
+
+def _lock_descriptor(descriptor):
+    if os.name == "nt":
+        import msvcrt
+
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # PermissionError where it is locked
+    else:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def discard_leftovers(path):
     """Remove what processes that were killed within :func:`replace` to this path have left beside it."""
     path = os.path.realpath(path)
