@@ -27,6 +27,18 @@ OPTIMIZERS = {
     "adamw": (torch.optim.AdamW, {"betas": (0.9, 0.99), "fused": True}),
 }
 
+INSTEAD = {  # of net_params that are refused and are no parameters of the estimator by that name
+    "train_split": "fit(X, y, validation_data=(X_valid, y_valid)), or early_stopping=True with validation_fraction",
+    "optimizer__lr": "lr",
+    "optimizer__weight_decay": "weight_decay",
+    "criterion__weight": "class_weight",
+    "criterion__reduction": "class_weight",
+    "classes": "n_classes",
+    "seed": "random_state",
+    "iterator_train__batch_size": "batch_size",
+    "iterator_valid__batch_size": "batch_size",
+}
+
 
 def resolve_device(device):
     """The torch.device of "auto" (CUDA where there is one, else CPU) or of a device's name."""
@@ -78,8 +90,10 @@ def draw_seed(random_state):
     return int(check_random_state(random_state).randint(2**31))
 
 
-def build_net(params, image_format, n_classes, class_weights, n_images=None):
+def build_net(params, image_format, n_classes, class_weights, n_images=None, hold_out=True):
     """The net for an estimator's parameters, a dict, and so many training images; None: nobody knows.
+
+    With early stopping and `hold_out` it holds out some of them.
 
     Raises ValueError where `net_params` names what is a parameter of the estimator.
     """
@@ -100,7 +114,8 @@ def build_net(params, image_format, n_classes, class_weights, n_images=None):
         )
     callbacks, split = list(params["callbacks"] or []), None
     if params["early_stopping"]:
-        split = ValidSplit(float(params["validation_fraction"]), stratified=True, random_state=seed)
+        if hold_out:
+            split = ValidSplit(float(params["validation_fraction"]), stratified=True, random_state=seed)
         # threshold=0: by skorch's own, an epoch that is better by less than 0.01 % is not kept as the best
         stop = EarlyStopping(patience=params["n_iter_no_change"], threshold=0, load_best=True, sink=noop)
         callbacks.append(("early_stopping", stop))
@@ -129,7 +144,11 @@ def build_net(params, image_format, n_classes, class_weights, n_images=None):
         name for name in further if name.startswith("iterator")
     }
     if taken:
-        raise ValueError(f"net_params has {sorted(taken)}, which GCMClassifier sets itself: use its own parameters.")
+        remedies = [f"for {name}, {INSTEAD[name]}" for name in sorted(taken & INSTEAD.keys())]
+        raise ValueError(
+            f"net_params has {sorted(taken)}, which GCMClassifier sets itself: use its own parameters"
+            f"{''.join(f'; {remedy}' for remedy in remedies)}."
+        )
     if further.get("compile") and further.get("fused_norm"):
         raise ValueError(
             "net_params has compile and fused_norm, which both replace batch norm's kernels: fit with one of them."

@@ -41,6 +41,8 @@ class Checkpoint:
     classes : ndarray (N,)
     y : int64 ndarray (n,)
         Positions in `classes`.
+    validation : tuple of two such arrays, default=None
+        Rows and labels that are held out, where they are not a part of the others.
 
     Attributes
     ----------
@@ -56,12 +58,17 @@ class Checkpoint:
         When the context is entered, for a file that is damaged or no checkpoint.
     """
 
-    def __init__(self, params, image_shape, rows, classes, y):
+    def __init__(self, params, image_shape, rows, classes, y, validation=None):
         path = _checked_path(params["checkpoint"])
         _check_restorable(params)
         self.premises, self.versions = _described(params), container.versions()
         self.premises |= {"X.dtype": rows.dtype.name, "X.shape": [len(rows), *image_shape], "X": _fingerprint(rows)}
         self.premises["y"] = _fingerprint(y, classes.tolist())  # in whatever dtype the labels come
+        self.premises["validation_data"] = None
+        if validation is not None:
+            held_out, labels = validation
+            about = _fingerprint(labels, classes.tolist()), held_out.dtype.name, held_out.shape
+            self.premises["validation_data"] = _fingerprint(held_out, about)
         self.path = path / f"{self._name()}.ckpt" if path.is_dir() else path
         self.random_state, self.tensors, self.warned = params["random_state"], None, False
 
@@ -126,7 +133,7 @@ class Checkpoint:
             if now == then:
                 continue
             text, other = _brief.repr(now), _brief.repr(then)
-            if name in ("X", "y") or text == other:
+            if name in ("X", "y", "validation_data") or text == other:
                 differences.append(f"{name} is not the same")
             elif now is absent or then is absent:
                 differences.append(f"{name} is a parameter in one version of skgcm only")

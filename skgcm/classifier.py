@@ -20,6 +20,7 @@ from skgcm.arrays import as_numpy
 from skgcm.checkpoint import Checkpoint
 from skgcm.explanation import Explanation
 from skgcm.network import POLARITIES, UPSAMPLING
+from skgcm.warning import warn
 
 
 class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
@@ -95,10 +96,10 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         Images in a training step. "auto": 64; in `fit` 32 where X has fewer than 768 images, and 16 where it has fewer
         than 384. On a GPU take larger ones: 512, say, with ``lr=0.4``.
     early_stopping : bool, default=False
-        Hold out `validation_fraction` of the training images, stop when the loss on them has not fallen for
-        `n_iter_no_change` epochs, and keep the best weights.
+        Hold out `validation_fraction` of the training images, or use the ``validation_data`` of `fit`; stop when the
+        loss on them has not fallen for `n_iter_no_change` epochs, and keep the best weights.
     validation_fraction : float, default=0.1
-        Share of each class that `early_stopping` holds out.
+        Share of each class that `early_stopping` holds out, unless `fit` is given ``validation_data``.
     n_iter_no_change : int, default=10
         Patience of `early_stopping`, in epochs.
     class_weight : dict or "balanced", default=None
@@ -151,9 +152,9 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     net_ : skorch.NeuralNet
         The trained net; ``net_.network`` is the :class:`skgcm.network.GCM`.
     history_ : list of dict
-        ``train_loss``, ``valid_loss`` (with early stopping), whether they are the lowest so far (``train_loss_best``)
-        and ``dur`` in seconds, epoch by epoch. The penalty of `sparsity` is in the first, and not in the second, by
-        which a fit is stopped.
+        ``train_loss``, ``valid_loss`` (where images are held out), whether they are the lowest so far
+        (``train_loss_best``) and ``dur`` in seconds, epoch by epoch. The penalty of `sparsity` is in the first, and not
+        in the second, by which a fit is stopped.
 
     See Also
     --------
@@ -319,8 +320,12 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     # ---- fitting -------------------------------------------------------------------------------------------------
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y):
+    def fit(self, X, y, *, validation_data=None):
         """Train on images.
+
+        Ctrl-C ends training at the end of the epoch, with a warning: the model is kept, and a `checkpoint` can go on
+        from there. A second Ctrl-C before that end is a KeyboardInterrupt at once, and leaves the estimator as it was.
+        So it is in the main thread, unless the program handles SIGINT itself.
 
         Parameters
         ----------
@@ -328,6 +333,11 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             Images; (n, D, R, C) with ``channels_first=True``. uint8 is not copied to float as a whole.
         y : array-like (n,)
             Class labels.
+        validation_data : tuple (X, y), default=None
+            Images and labels that are not trained on, as X and y are, of the same size and units, with labels that y
+            has. After each epoch the loss on them is recorded as ``valid_loss``, for callbacks to watch. With
+            ``early_stopping=True`` it decides when to stop, and no part of X is held out. A Pipeline does not transform
+            them. None: nothing is held out, unless by `early_stopping`.
 
         Returns
         -------
@@ -346,21 +356,27 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             When the loss, a weight, a statistic of batch norm or, after training, a score is no longer finite; the
             estimator stays likewise.
         """
-        with process.default_modes(), self._unchanged_on_error():
+        with process.default_modes(), self._unchanged_on_error(), process.noting_interrupts() as interrupts:
             warm = self.warm_start and hasattr(self, "net_")
             rows, y = self._validate_training(X, y, None, first=not warm)
-            with self._checkpoint(rows, y) as saved:
+            held_out = None if validation_data is None else self._validate_held_out(validation_data)
+            with self._checkpoint(rows, y, held_out) as saved:
                 random_state = self.random_state if saved is None else saved.random_state
-                net = self._build_net(y, len(y), random_state=random_state)
+                net = self._build_net(y, len(y), hold_out=held_out is None, random_state=random_state)
+                begun = 0
                 if warm:
                     net.continue_from(self.net_)
-                self._train(net, rows, y, checkpoint=saved)
+                    begun = len(net.history)
+                self._train(net, rows, y, checkpoint=saved, validation=held_out, interrupts=interrupts)
+        epochs = len(self.history_) - begun
+        if interrupts and epochs < self.max_epochs:
+            warn(f"Ctrl-C ended the training after {epochs} of {self.max_epochs} epochs. The model is that of now.")
         return self
 
-    def _checkpoint(self, rows, y):
+    def _checkpoint(self, rows, y, held_out):
         if self.checkpoint is None:
             return nullcontext()
-        return Checkpoint(self._all_params(), self.image_shape_, rows, self.classes_, y)
+        return Checkpoint(self._all_params(), self.image_shape_, rows, self.classes_, y, held_out)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, classes=None):
@@ -421,7 +437,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             shape = images.find_shape(X.shape, self.image_shape, self.channels_first)
         else:
             self._check_continues(classes)
-            self._check_fitted_shape(X)
+            self._check_fitted_shape(X, self.channels_first)
         rows = validation.check_rows(self, X, reset=first)
         y = validation.check_labels(self, y, len(rows))
         if first:
@@ -436,6 +452,24 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             ranges.check_values(rows, self.value_range_)
         remedy = "Name all labels that will come, as n_classes or in the first partial_fit as classes; or fit anew."
         return rows, labels.indices(y, self.classes_, "y", remedy)
+
+    def _validate_held_out(self, validation_data):
+        """Rows (m, R * C * D) and class indices (m,) of what the user holds out."""
+        if not isinstance(validation_data, tuple | list) or len(validation_data) != 2:
+            raise ValueError(
+                f"validation_data is a {type(validation_data).__name__}. Expected a tuple (X, y), images and labels."
+            )
+        X, y = validation_data
+        try:
+            X = images.as_array(X)
+            self._check_fitted_shape(X, self.channels_first)
+            rows = validation.check_rows(self, X)
+            ranges.check_values(rows, self.value_range_)
+            y = validation.check_labels(self, y, len(rows))
+            return rows, labels.indices(y, self.classes_, "y", "Expected labels that the y of fit has.")
+        except (TypeError, ValueError) as error:
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"validation_data: {error}") from error
 
     def _check_continues(self, classes):
         """Raise where training is to go on with parameters that say otherwise than the first fit."""
@@ -458,7 +492,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         """The parameters, also those that a subclass's own `__init__` sets and does not take."""
         return {name: getattr(self, name) for name in GCMClassifier._get_param_names()} | self.get_params(deep=False)
 
-    def _build_net(self, y, n_images=None, **other_params):
+    def _build_net(self, y, n_images=None, hold_out=True, **other_params):
         if self.second_look and not self.mosaic:
             raise ValueError(
                 f"second_look={self.second_look!r} is a share of the mosaics, and mosaic=0 makes none. Set mosaic=4, "
@@ -466,7 +500,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             )
         params = {**self._all_params(), **other_params}
         image_format = images.ImageFormat(self.image_shape_, self.channels_first, self.value_range_)
-        return building.build_net(params, image_format, len(self.classes_), self._class_weights(y), n_images)
+        weights = self._class_weights(y)
+        return building.build_net(params, image_format, len(self.classes_), weights, n_images, hold_out)
 
     def _class_weights(self, y):
         if self.class_weight is None:
@@ -490,8 +525,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
                 raise ValueError(f"class_weight={self.class_weight!r} must have finite weights, 0 or more.")
         return weights
 
-    def _train(self, net, rows, y, checkpoint=None):
-        net.partial_fit(rows, y, checkpoint=checkpoint)
+    def _train(self, net, rows, y, **options):
+        net.partial_fit(rows, y, **options)
         # the loss says nothing of the last step, and finite weights can be so large that activations are not
         if not np.isfinite(inference.scores(net.network, net.image_format, rows[: net.batch_size])).all():
             raise FloatingPointError(
@@ -747,17 +782,16 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         found = inference.evidence(self.net_.network, image_format, rows, chosen)
         return Explanation(**{**found, "classes": self.classes_[found["classes"]]})
 
-    def _check_fitted_shape(self, X):
+    def _check_fitted_shape(self, X, channels_first):
         single = X.shape == self.image_shape_[:2] and X.shape[1] != self.n_features_in_
         if len(X.shape) > 2 or single:  # of rows scikit-learn takes care
-            first = self.net_.image_format.channels_first
-            images.check_shape(X.shape, self.image_shape_, first, "this classifier was fitted on")
+            images.check_shape(X.shape, self.image_shape_, channels_first, "this classifier was fitted on")
 
     def _validate_rows(self, X):
         """Images of the fitted size -> rows (n, R * C * D), checked."""
         check_is_fitted(self)
         X = images.as_array(X)
-        self._check_fitted_shape(X)
+        self._check_fitted_shape(X, self.net_.image_format.channels_first)
         rows = validation.check_rows(self, X)
         ranges.check_values(rows, self.value_range_)
         return rows

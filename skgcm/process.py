@@ -2,6 +2,7 @@
 
 import functools
 import os
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -114,3 +115,27 @@ def default_modes():
             stack.callback(torch.set_num_threads, torch.get_num_threads())
             torch.set_num_threads(1)
         yield
+
+
+@contextmanager
+def noting_interrupts():
+    """Context that gives a list, to which the first Ctrl-C within adds itself. The second is a KeyboardInterrupt.
+
+    Only in the main thread, the only one that hears of Ctrl-C, and where it means a KeyboardInterrupt: a handler of the
+    user's stays. What is found is given back.
+    """
+    noted, before = [], signal.getsignal(signal.SIGINT)
+
+    def note(number, frame):
+        if noted:
+            before(number, frame)
+        noted.append(number)
+
+    if threading.current_thread() is not threading.main_thread() or before is not signal.default_int_handler:
+        yield noted
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, before)
