@@ -125,7 +125,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         trains through torch.compile. On CUDA, training steps are replayed from a graph; ``{"cuda_graph": False}`` turns
         that off, for fits while other threads use the GPU, or to save memory. ``{"fused_norm": True}``, for long
         trainings on CUDA in batches of a thousand and more, computes batch norm and ReLU in kernels that Triton
-        compiles at first, for some seconds. What this class has parameters for, or sets itself, is refused.
+        compiles at first, for some seconds. What this class has parameters for, or sets itself, is refused. A grid
+        search varies an entry by names like ``net_params__criterion__label_smoothing``, see :meth:`set_params`.
     warm_start : bool, default=False
         True: `fit` starts from the weights of the last fit.
     transform_maps : {"contributions", "weights"}, default="contributions"
@@ -316,6 +317,31 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         self.transform_maps = transform_maps
         self.random_state = random_state
         self.verbose = verbose
+
+    def set_params(self, **params):
+        """Set parameters, also single entries of `net_params`, which a grid search can vary in this way.
+
+        Parameters
+        ----------
+        **params : dict
+            Parameters of this class, as in scikit-learn. ``net_params__NAME=value`` sets one entry of `net_params` and
+            leaves the others, as in ``GridSearchCV(clf, {"net_params__criterion__label_smoothing": [0, 0.1]})``.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            For names that are no parameters; for entries of `net_params` that are none, `fit` raises it.
+        """
+        prefix = "net_params__"
+        entries = {name.removeprefix(prefix): params.pop(name) for name in list(params) if name.startswith(prefix)}
+        super().set_params(**params)
+        if entries:
+            self.net_params = {**(self.net_params or {}), **entries}  # a new dict: clones share the old one
+        return self
 
     # ---- fitting -------------------------------------------------------------------------------------------------
 
@@ -537,13 +563,18 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
 
     # ---- predicting ----------------------------------------------------------------------------------------------
 
-    def decision_function(self, X):
+    def decision_function(self, X, *, any_size=False):
         """Class scores: the averages of the class contribution maps.
 
         Parameters
         ----------
         X : array-like (n, R, C), (n, R, C, D) or (n, R * C * D), numbers
             Images, as at fit.
+        any_size : bool, default=False
+            Accept images (n, rows, columns) or (n, rows, columns, D) larger or smaller than at fit, all of one size.
+            They must have the scale of the images of the fit: an object must be as many pixels large as it was there.
+            The network does not know other scales, so do not resize frames. The scores are means over a whole frame,
+            in which a small object has little to say; :meth:`explain` shows where it lies.
 
         Returns
         -------
@@ -558,12 +589,12 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             For images of another size, values that are not finite, and those beyond ``value_range_`` by more than its
             width. Where many lie outside, or all in a small part of it, there is a UserWarning.
         """
-        scores = self._scores(X)
+        scores = self._scores(X, any_size)
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
 
-    def predict(self, X):
-        """Labels of highest score, (n,). X and errors as in :meth:`decision_function`."""
-        scores = self._scores(X)  # first: it raises where nothing is fitted
+    def predict(self, X, *, any_size=False):
+        """Labels of highest score, (n,). X, `any_size` and errors as in :meth:`decision_function`."""
+        scores = self._scores(X, any_size)  # first: it raises where nothing is fitted
         return self.classes_[scores.argmax(axis=1)]
 
     def score(self, X, y, sample_weight=None):
@@ -593,13 +624,13 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         with validation.naming("y"), np.errstate(invalid="ignore"):
             return accuracy_score(as_numpy(y), predicted, sample_weight=sample_weight)
 
-    def predict_proba(self, X):
-        """Softmax of the scores, float32 (n, N). X and errors as in :meth:`decision_function`."""
-        return softmax(self._scores(X), axis=1)
+    def predict_proba(self, X, *, any_size=False):
+        """Softmax of the scores, float32 (n, N). X, `any_size` and errors as in :meth:`decision_function`."""
+        return softmax(self._scores(X, any_size), axis=1)
 
-    def predict_log_proba(self, X):
+    def predict_log_proba(self, X, *, any_size=False):
         """Logarithm of :meth:`predict_proba`, float32 (n, N), without its underflow."""
-        return log_softmax(self._scores(X), axis=1)
+        return log_softmax(self._scores(X, any_size), axis=1)
 
     def transform(self, X):
         """Evidence as features for a further step of a Pipeline.
@@ -630,9 +661,9 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         learns too much trust in them. Fit it on other images, or on maps that are cross-fitted: each image's by a
         classifier that was fitted without it.
         """
-        rows = self._validate_rows(X)
+        rows, image_format = self._validate_images(X)
         self._validate_params()  # this one may change after the fit
-        evidence = self._explain(rows, None)
+        evidence = self._explain(rows, None, image_format)
         features = evidence.cwm if self.transform_maps == "weights" else evidence.pixel_contributions
         return features.reshape(len(features), -1)
 
@@ -668,9 +699,10 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             bare string is always a keyword: the label "all" is ``["all"]``.
         any_size : bool, default=False
             Accept images (n, rows, columns) or (n, rows, columns, D) larger or smaller than at fit: the network is
-            fully convolutional, so a classifier fitted on crops can show where the evidence lies in a whole frame. The
-            scores are then means over the whole frame, in which a small object has little to say: ask for the class
-            looked for, not for the predicted one.
+            fully convolutional, so a classifier fitted on crops can show where the evidence lies in a whole frame.
+            Frames must have the scale of the crops: an object must be as many pixels large as it was there, so do not
+            resize frames. The scores are means over the whole frame, in which a small object has little to say: ask for
+            the class looked for, not for the predicted one.
 
         Returns
         -------
@@ -684,8 +716,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         NotFittedError, ValueError
             As in :meth:`decision_function`, and for `classes` that are none.
         """
-        rows, image_format, chosen = self._validate_explain(X, classes, any_size)
-        return self._explain(rows, chosen, image_format)
+        rows, image_format = self._validate_images(X, any_size)
+        return self._explain(rows, labels.choose(classes, self.classes_, len(rows)), image_format)
 
     def explain_batches(self, X, classes="predicted", *, batch_size=256, any_size=False):
         """Like :meth:`explain`, but an iterator over batches, for more images than memory holds maps of.
@@ -708,7 +740,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         """
         if not isinstance(batch_size, Integral) or isinstance(batch_size, bool) or batch_size < 1:
             raise ValueError(f"batch_size={batch_size!r} must be an integer of at least 1.")
-        rows, image_format, chosen = self._validate_explain(X, classes, any_size)
+        rows, image_format = self._validate_images(X, any_size)
+        chosen = labels.choose(classes, self.classes_, len(rows))
         return (
             self._explain(rows[part], chosen[part] if isinstance(chosen, np.ndarray) else chosen, image_format)
             for part in gen_batches(len(rows), int(batch_size))
@@ -773,12 +806,11 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         onnx_export.write(path, self.net_.network, self.net_.image_format, self.classes_, maps, dtype)
 
-    def _scores(self, X):
-        rows = self._validate_rows(X)
-        return inference.scores(self.net_.network, self.net_.image_format, rows)
+    def _scores(self, X, any_size):
+        rows, image_format = self._validate_images(X, any_size)
+        return inference.scores(self.net_.network, image_format, rows)
 
-    def _explain(self, rows, chosen, image_format=None):
-        image_format = image_format or self.net_.image_format
+    def _explain(self, rows, chosen, image_format):
         found = inference.evidence(self.net_.network, image_format, rows, chosen)
         return Explanation(**{**found, "classes": self.classes_[found["classes"]]})
 
@@ -787,26 +819,18 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         if len(X.shape) > 2 or single:  # of rows scikit-learn takes care
             images.check_shape(X.shape, self.image_shape_, channels_first, "this classifier was fitted on")
 
-    def _validate_rows(self, X):
-        """Images of the fitted size -> rows (n, R * C * D), checked."""
+    def _validate_images(self, X, any_size=False):
+        """Images, of the fitted size or of any -> rows (n, R * C * D), checked, and their ImageFormat."""
         check_is_fitted(self)
-        X = images.as_array(X)
-        self._check_fitted_shape(X, self.net_.image_format.channels_first)
-        rows = validation.check_rows(self, X)
-        ranges.check_values(rows, self.value_range_)
-        return rows
-
-    def _validate_explain(self, X, classes, any_size):
-        if not any_size:
-            rows, image_format = self._validate_rows(X), None
+        X, image_format = images.as_array(X), self.net_.image_format
+        if any_size:
+            shape = images.frame_shape(X.shape, self.image_shape_[2], image_format.channels_first)
+            image_format = dataclasses.replace(image_format, shape=shape)
         else:
-            check_is_fitted(self)
-            X = images.as_array(X)
-            shape = images.frame_shape(X.shape, self.image_shape_[2], self.net_.image_format.channels_first)
-            rows = validation.check_rows(self, X, any_size=True)
-            ranges.check_values(rows, self.value_range_)
-            image_format = dataclasses.replace(self.net_.image_format, shape=shape)
-        return rows, image_format, labels.choose(classes, self.classes_, len(rows))
+            self._check_fitted_shape(X, image_format.channels_first)
+        rows = validation.check_rows(self, X, any_size=any_size)
+        ranges.check_values(rows, self.value_range_)
+        return rows, image_format
 
     # ---- keeping -------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import torch
 from scipy.sparse import csr_array
 from sklearn.base import clone
 from sklearn.datasets import load_digits
+from sklearn.pipeline import make_pipeline
 from skorch.callbacks import ProgressBar
 
 from skgcm import ContributionDisplay, GCMClassifier
@@ -108,8 +109,15 @@ def test_any_size_shows_a_whole_frame(clf, colour):
     evidence = clf.explain(frame, "all", any_size=True)
     assert evidence.cwm.shape == (2, 3, 30, 24)
     same(evidence.ccm.mean(axis=(2, 3, 4)), evidence.scores)
-    with pytest.raises(ValueError, match="this classifier was fitted on"):
-        clf.explain(frame)
+    same(clf.decision_function(frame, any_size=True), evidence.scores)
+    np.testing.assert_array_equal(clf.predict(frame, any_size=True), evidence.scores.argmax(1))
+    proba = clf.predict_proba(frame, any_size=True)
+    np.testing.assert_allclose(proba, torch.tensor(evidence.scores).softmax(1), atol=1e-6)
+    np.testing.assert_allclose(clf.predict_log_proba(frame, any_size=True), np.log(proba), atol=1e-5)
+    np.testing.assert_array_equal(make_pipeline(clf).predict(frame, any_size=True), clf.predict(frame, any_size=True))
+    for ask in (clf.explain, clf.predict, clf.predict_proba, clf.predict_log_proba, clf.decision_function):
+        with pytest.raises(ValueError, match="this classifier was fitted on"):
+            ask(frame)
     with pytest.raises(ValueError, match=r"must have shape \(n, rows, columns, 3\)"):
         clf.explain(frame[..., 0], any_size=True)
 

@@ -54,6 +54,25 @@ def test_grid_search_over_two_processes(digits):
     assert search.best_score_ > 0.5
 
 
+def test_grid_search_over_entries_of_net_params(digits):
+    X, y = (a[:200] for a in digits)
+    clf = GCMClassifier(**{**SMALL, "max_epochs": 2}, random_state=0, net_params={"optimizer__momentum": 0.5})
+    grid = {"net_params__criterion__label_smoothing": [0.0, 0.5]}
+    search = GridSearchCV(clf, grid, cv=2).fit(X, y)
+    assert clf.net_params == {"optimizer__momentum": 0.5}
+    assert search.best_estimator_.net_params == {
+        "optimizer__momentum": 0.5,
+        "criterion__label_smoothing": search.best_params_["net_params__criterion__label_smoothing"],
+    }
+    scores = search.cv_results_["mean_test_score"]
+    expected = cross_val_score(clone(clf).set_params(net_params__criterion__label_smoothing=0.5), X, y, cv=2)
+    assert expected.mean() == scores[1]
+    pipeline = make_pipeline(GCMClassifier()).set_params(gcmclassifier__net_params__compile=False)
+    assert pipeline[-1].net_params == {"compile": False}
+    with pytest.raises(ValueError, match="Invalid parameter 'net_param'"):
+        clf.set_params(net_param__compile=False)
+
+
 def test_in_a_pipeline_before_and_after_other_steps(digits):
     X, y = digits
     last = make_pipeline(FunctionTransformer(lambda X: X / 16), GCMClassifier(**SMALL, random_state=0))
