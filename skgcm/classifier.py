@@ -747,7 +747,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             for part in gen_batches(len(rows), int(batch_size))
         )
 
-    def to_onnx(self, path, maps="contributions", *, dtype=None):
+    def to_onnx(self, path, maps="contributions", *, dtype=None, opset=None):
         """Write an ONNX file that scores and explains images without skgcm and without PyTorch (extra ``onnx``).
 
         Parameters
@@ -760,18 +760,22 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         dtype : {"uint8", "float32"} or None, default=None
             Of the images that the graph takes: an input of ONNX has one, and running it on another is an error. None:
             "uint8" where ``value_range_`` is (0, 255), else "float32".
+        opset : int, 17 to 23, default=None
+            Version of ONNX's operators. Old runtimes know no new ones: ONNX Runtime 1.12 needs 17, for instance. None:
+            the one that PyTorch prefers, 20 as of PyTorch 2.13.
 
         Raises
         ------
         sklearn.exceptions.NotFittedError
             Before `fit`.
         ValueError
-            For other values of `maps` or `dtype`, uint8 for a ``value_range_`` outside 0 .. 255, and labels that are
-            not strings, numbers or booleans.
+            For other values of `maps`, `dtype` or `opset`, uint8 for a ``value_range_`` outside 0 .. 255, and labels
+            that are not strings, numbers or booleans.
         ImportError
             Where the packages of the extra are not installed.
         RuntimeError
-            If the file would not have the network's answers: before it is written, it is run on a few random images.
+            If the file would not have the network's answers: before it is written, it is run on a few random images. Or
+            if `opset` lacks an operator that is needed.
         OSError
             If the file cannot be written.
 
@@ -804,7 +808,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             predicted = [classes[j] for j in scores.argmax(axis=1)]
         """
         check_is_fitted(self)
-        onnx_export.write(path, self.net_.network, self.net_.image_format, self.classes_, maps, dtype)
+        onnx_export.write(path, self.net_.network, self.net_.image_format, self.classes_, maps, dtype, opset)
 
     def _scores(self, X, any_size):
         rows, image_format = self._validate_images(X, any_size)
