@@ -27,6 +27,7 @@ OPTIMIZERS = {
     "adamw": (torch.optim.AdamW, {"betas": (0.9, 0.99), "fused": True}),
 }
 
+DEVICES = "'auto', 'cpu', 'cuda' or 'mps'"
 INSTEAD = {  # of net_params that are refused and are no parameters of the estimator by that name
     "train_split": "fit(X, y, validation_data=(X_valid, y_valid)), or early_stopping=True with validation_fraction",
     "optimizer__lr": "lr",
@@ -47,9 +48,11 @@ def resolve_device(device):
     try:
         resolved = torch.device(device)
     except RuntimeError as error:
-        raise ValueError(f"device={device!r} is not a device of PyTorch. Use 'auto', 'cpu' or 'cuda'.") from error
-    if resolved.type not in ("cpu", "cuda"):
-        raise ValueError(f"device={device!r} is not supported. Use 'auto', 'cpu' or 'cuda'.")
+        raise ValueError(f"device={device!r} is not a device of PyTorch. Use {DEVICES}.") from error
+    if resolved.type not in ("cpu", "cuda", "mps"):
+        raise ValueError(f"device={device!r} is not supported. Use {DEVICES}.")
+    if resolved.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(f"device={device!r}, but PyTorch has no MPS here. Use device='auto' or 'cpu'.")
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
         raise ValueError(
             f"device={device!r}, but PyTorch sees {torch.cuda.device_count()} CUDA devices. Use device='auto' or 'cpu'."
@@ -68,6 +71,8 @@ def _bfloat16_is_fast(device):
     if device.type == "cuda":
         with torch.cuda.device(device):  # it asks the current one
             return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
     found = torch.cpu.get_capabilities()
     if found.get("amx_bf16", False):
         return True

@@ -110,7 +110,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         AMD), else float32. Weights, scores and loss, and all of prediction, are float32. On CUDA float32 convolutions
         train as PyTorch is set to compute them, by default in TF32.
     device : str or torch.device, default="auto"
-        "auto": CUDA where there is one, else "cpu".
+        "auto": CUDA where there is one, else "cpu". "mps", Apple's GPUs, only by name: it has not been tried.
     checkpoint : str or path-like, default=None
         File that `fit` writes after each epoch, at once or not at all, and goes on from where it exists: an interrupted
         fit, started again with the same parameters and data, ends in the same weights, on the CPU to the bit (on the

@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 
 import torch
 
@@ -61,6 +61,7 @@ class _IEEEFloat32:
 ieee_float32 = {
     "cpu": _IEEEFloat32(torch.backends.mkldnn.conv, torch.backends.mkldnn.matmul),
     "cuda": _IEEEFloat32(torch.backends.cudnn.conv, torch.backends.cuda.matmul),
+    "mps": nullcontext(),  # it has no other float32
 }
 
 _thread = threading.local()  # .forked: this thread has come through a fork, and the workers it had have not
