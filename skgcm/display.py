@@ -7,9 +7,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from skgcm._layout import LABEL_SIZE, TEXT_SIZE, Layout, fit_text, text_width
 from skgcm.arrays import as_numpy
+from skgcm.colours import BLUES, REDS, SIGNED, common_scale
 
 KINDS = ("contribution", "spotlight")
-PERCENTILE = 99.5  # of the contributions that are not zero: a few hot pixels would wash out all others
 TRUE_COLOUR = "#e4002b"
 # Of matplotlib's settings, these and those of fonts, figures and files only change how a picture looks. They are the
 # user's. The rest of the groups below could change what it says: image.origin, image.lut, axes.spines.top, text.usetex.
@@ -31,9 +31,6 @@ LOOKS = {
 }
 GROUPS = ("_internal", "axes", "grid", "image", "lines", "mathtext", "patch", "path", "text")
 GROUPS += ("xaxis", "xtick", "yaxis", "ytick")
-# ColorBrewer's RdBu, which the colour-blind can read, with white for its off-white centre
-BLUES = ["#053061", "#2166ac", "#4393c3", "#92c5de", "#d1e5f0"]
-REDS = ["#fddbc7", "#f4a582", "#d6604d", "#b2182b", "#67001f"]
 
 
 def _kinds(labels):
@@ -78,13 +75,7 @@ def signed_colormap():
     from matplotlib.colors import LinearSegmentedColormap
 
     # an odd number of colours: with an even one the centre falls between two tints
-    return LinearSegmentedColormap.from_list("contribution", [*BLUES, "#ffffff", *REDS], N=257)
-
-
-def _common_scale(values):
-    """The magnitude at which the colours end: robust, and positive even when nothing contributes."""
-    magnitudes = np.abs(values[np.isfinite(values) & (values != 0)])
-    return float(np.percentile(magnitudes, PERCENTILE)) if magnitudes.size else 1.0
+    return LinearSegmentedColormap.from_list("contribution", SIGNED, N=257)
 
 
 def _visible(array):
@@ -321,7 +312,7 @@ class ContributionDisplay:
 
         if kind == "contribution":
             values = self.explanation.pixel_contributions
-            scale = _common_scale(values)
+            scale = common_scale(values)
             parts = np.maximum(values, 0), np.minimum(values, 0)
             colours = {"cmap": signed_colormap(), "norm": Normalize(-scale, scale)}
             scalars = ScalarMappable(**colours)
@@ -329,7 +320,7 @@ class ContributionDisplay:
             clipped = (values < -scale).any() + 2 * (values > scale).any()
         else:
             values = _visible(self.explanation.ccm)
-            scale = _common_scale(values)
+            scale = common_scale(values)
             parts = np.clip(values / scale, 0, 1), np.clip(-values / scale, 0, 1)
             colours = _grey()
             scalars = ScalarMappable(Normalize(0, scale), grey_colormap())
