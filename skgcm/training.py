@@ -45,24 +45,23 @@ def _write_line(text):
 
 def _check_criterion(criterion, n_classes, device):
     """Raise ValueError for a loss that cannot be computed of scores (B, N) and class indices (B,)."""
-    expected = "The network gives scores (B, N), whose softmax are the probabilities, and class indices (B,)."
-    if isinstance(criterion, torch.nn.NLLLoss):
-        raise ValueError(
-            f"The criterion {type(criterion).__name__} wants log-probabilities. {expected} "
-            "Use torch.nn.CrossEntropyLoss, which computes log-probabilities and NLLLoss at once."
-        )
-    scores = torch.zeros(n_classes + 1, n_classes, device=device)
-    labels = torch.arange(n_classes + 1, device=device) % n_classes
+    labels = torch.arange(n_classes + 1, device=device) % n_classes  # as many as no other axis has
+    scores, cause = 1000.0 * torch.nn.functional.one_hot(labels, n_classes), None
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             loss = copy.deepcopy(criterion)(scores, labels)  # a copy, for it may count its calls
         if loss.shape not in ((), labels.shape):
             raise ValueError(f"it has shape {tuple(loss.shape)}, and not () or (B,)")
+        problem = "falls without limit as the right class's score rises: it wants log-probabilities"
+        problem = problem if loss.mean() < -100 else ""
     except Exception as error:  # each loss has its own for what it cannot take
+        problem, cause = f"cannot be computed: {str(error).rstrip('.')}", error
+    if problem:
         raise ValueError(
-            f"The criterion {type(criterion).__name__} cannot be computed: {error}. {expected} Use a loss for these, "
-            "torch.nn.CrossEntropyLoss for instance."
-        ) from error
+            f"The criterion {type(criterion).__name__} {problem}. The network gives scores (B, N), whose softmax are "
+            "the probabilities, and class indices (B,). Use a loss for these, like torch.nn.CrossEntropyLoss, which "
+            "takes the logarithm of the softmax itself."
+        ) from cause
 
 
 class GCMNet(NeuralNetClassifier):

@@ -157,6 +157,18 @@ def test_losses_that_do_not_take_scores_and_indices_are_named(loss, monkeypatch)
     assert ("wants log-probabilities" in str(caught.value)) == (loss == "NLLLoss")
 
 
+class WithLogarithm(torch.nn.Module):
+    """A user's own, of log-probabilities."""
+
+    def forward(self, log_proba, labels):
+        return -log_proba.gather(1, labels[:, None]).mean()
+
+
+def test_a_users_loss_of_log_probabilities_is_named():
+    with pytest.raises(ValueError, match=r"criterion WithLogarithm falls without limit .* wants log-probabilities"):
+        GCMClassifier(**TINY, net_params={"criterion": WithLogarithm}).fit(*draw_two())
+
+
 def test_losses_that_take_scores_and_indices_train():
     X, y = draw_two()
     for params in ({"criterion": torch.nn.MultiMarginLoss}, {"criterion__label_smoothing": 0.1}):
