@@ -1,4 +1,4 @@
-"""From an estimator's parameters to the skorch net that trains: device, precision, seed, optimizer, network."""
+"""From an estimator's parameters to the skorch net that trains: device, seed, class weights, optimizer, network."""
 
 import inspect
 from numbers import Integral
@@ -6,10 +6,12 @@ from numbers import Integral
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
+from sklearn.utils.class_weight import compute_class_weight
 from skorch.callbacks import EarlyStopping
 from skorch.dataset import ValidSplit
 from skorch.utils import noop
 
+from skgcm import labels
 from skgcm.network import GCM
 from skgcm.training import GCMNet
 
@@ -95,8 +97,32 @@ def draw_seed(random_state):
     return int(check_random_state(random_state).randint(2**31))
 
 
-def build_net(params, image_format, n_classes, class_weights, n_images=None, hold_out=True):
-    """The net for an estimator's parameters, a dict, and so many training images; None: nobody knows.
+def class_weights(class_weight, classes, y):
+    """float32 (N,) of a parameter `class_weight`, or None; y (n,) are positions in `classes` (N,)."""
+    if class_weight is None:
+        return None
+    weights = np.ones(len(classes), np.float32)
+    if class_weight == "balanced":
+        present = np.unique(y)  # a class without images has no say in the loss
+        weights[present] = compute_class_weight("balanced", classes=present, y=y)
+        return weights
+    position = {label: j for j, label in enumerate(classes.tolist())}
+    if not position.keys() <= class_weight.keys():  # then a label that is none of these may be misspelt
+        keys = np.fromiter(class_weight, object, len(class_weight))
+        labels.indices(keys, classes, "class_weight", "Name labels as y has them.")
+    try:
+        with np.errstate(over="ignore"):
+            for label in class_weight.keys() & position.keys():
+                weights[position[label]] = class_weight[label]
+    except (OverflowError, TypeError, ValueError) as error:
+        raise ValueError(f"class_weight={class_weight!r} must have numbers as weights.") from error
+    if not (np.isfinite(weights).all() and (weights >= 0).all()):
+        raise ValueError(f"class_weight={class_weight!r} must have finite weights, 0 or more.")
+    return weights
+
+
+def build_net(params, image_format, n_classes, weights, n_images=None, hold_out=True):
+    """The net for an estimator's parameters, a dict, class weights and so many training images; None: nobody knows.
 
     With early stopping and `hold_out` it holds out some of them.
 
@@ -142,8 +168,8 @@ def build_net(params, image_format, n_classes, class_weights, n_images=None, hol
     own |= {f"module__{name}": params[name] for name in NETWORK_PARAMS}
     own |= {name: params[name] for name in ("augment", "mosaic", "sparsity", "second_look", "lr", "lr_schedule")}
     own |= {name: params[name] for name in ("max_epochs", "verbose")}
-    if class_weights is not None:
-        own |= {"criterion__weight": torch.from_numpy(class_weights), "criterion__reduction": "none"}
+    if weights is not None:
+        own |= {"criterion__weight": torch.from_numpy(weights), "criterion__reduction": "none"}
     further = params["net_params"] or {}
     taken = {"optimizer__lr", *own, *params} & further.keys() | {
         name for name in further if name.startswith("iterator")

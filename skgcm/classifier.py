@@ -12,7 +12,6 @@ from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin, _fit_
 from sklearn.metrics import accuracy_score
 from sklearn.utils import gen_batches
 from sklearn.utils._param_validation import Interval, Options, StrOptions
-from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.validation import _check_feature_names_in, _check_sample_weight, check_is_fitted
 
 from skgcm import building, images, inference, labels, onnx_export, persistence, process, ranges, validation
@@ -526,30 +525,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             )
         params = {**self._all_params(), **other_params}
         image_format = images.ImageFormat(self.image_shape_, self.channels_first, self.value_range_)
-        weights = self._class_weights(y)
+        weights = building.class_weights(self.class_weight, self.classes_, y)
         return building.build_net(params, image_format, len(self.classes_), weights, n_images, hold_out)
-
-    def _class_weights(self, y):
-        if self.class_weight is None:
-            return None
-        weights = np.ones(len(self.classes_), np.float32)
-        if self.class_weight == "balanced":
-            present = np.unique(y)  # a class without images has no say in the loss
-            weights[present] = compute_class_weight("balanced", classes=present, y=y)
-        else:
-            given, position = self.class_weight, {label: j for j, label in enumerate(self.classes_.tolist())}
-            if not position.keys() <= given.keys():  # then a label that is none of these may be misspelt
-                keys = np.fromiter(given, object, len(given))
-                labels.indices(keys, self.classes_, "class_weight", "Name labels as y has them.")
-            try:
-                with np.errstate(over="ignore"):
-                    for label in given.keys() & position.keys():
-                        weights[position[label]] = given[label]
-            except (OverflowError, TypeError, ValueError) as error:
-                raise ValueError(f"class_weight={self.class_weight!r} must have numbers as weights.") from error
-            if not (np.isfinite(weights).all() and (weights >= 0).all()):
-                raise ValueError(f"class_weight={self.class_weight!r} must have finite weights, 0 or more.")
-        return weights
 
     def _train(self, net, rows, y, **options):
         net.partial_fit(rows, y, **options)
