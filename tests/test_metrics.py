@@ -350,7 +350,7 @@ def test_the_mean_of_booleans_is_what_most_are():
         ({"fill": "white"}, "fill='white' is not one of"),
         ({"maps": np.ones((1, 3, 2))}, r"maps of shape \(1, 3, 2\) are not one map"),
         ({"y": [0, 1]}, "inconsistent numbers of samples"),
-        ({"y": [[0]]}, "must hold a position 0 .. 1"),
+        ({"y": [[0, 1]]}, "must hold a position 0 .. 1"),
         ({"y": [-1]}, "must hold a position 0 .. 1"),
         ({"y": [2]}, "must hold a position 0 .. 1"),
         ({"y": [True]}, "must hold a position 0 .. 1"),
