@@ -57,7 +57,10 @@ class Batches:
         if self.indices is not None:
             chosen = self.indices[chosen]
         labels = torch.zeros(len(chosen), dtype=torch.long) if self.y is None else torch.from_numpy(self.y[chosen])
-        return torch.from_numpy(self.X[chosen]), labels
+        rows = torch.from_numpy(self.X[chosen])
+        if self.device.type == "mps" and rows.dtype != torch.uint8:  # it has no float64, to scale other numbers with
+            rows = rows.float()
+        return rows, labels
 
     def _upload(self):
         """All rows and labels on the device, in pieces: of the array itself there is never a second copy here."""

@@ -1,11 +1,14 @@
 """Boxes (left, top, right, bottom) in pixels, right and bottom just outside, as regions of an image."""
 
 import numpy as np
+from scipy.ndimage import find_objects, label
+
+from skgcm.arrays import as_numpy
 
 
 def _array(regions, name):
     try:
-        return np.asarray(regions)
+        return np.asarray(as_numpy(regions))
     except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{name} cannot become one array: {error}") from error
 
@@ -46,3 +49,30 @@ def region_masks(regions, shape):
             f"{shape}, nor boxes (left, top, right, bottom), numbers (4,) or {(n, 4)}. A mask of numbers is mask > 0."
         )
     return box_masks(np.broadcast_to(regions, (n, 4)), n_rows, n_columns, "regions")
+
+
+def evidence_boxes(positive, share):
+    """The boxes of :meth:`skgcm.Explanation.boxes` in one map, (R, C), of what is 0 or more: int64 (m, 4)."""
+    values, total = np.unique(positive[positive > 0]), positive.sum(dtype=np.float64)
+
+    def boxes(threshold):
+        components, _ = label(positive >= threshold, structure=np.ones((3, 3)))
+        return find_objects(components)
+
+    def evidence(places):
+        inside = np.zeros(positive.shape, bool)
+        for place in places:
+            inside[place] = True
+        return (positive * inside).sum(dtype=np.float64)
+
+    low, high = 0, len(values) - 1  # the boxes at values[low] hold enough: lower thresholds have larger boxes
+    while low < high:
+        middle = (low + high + 1) // 2
+        if evidence(boxes(values[middle])) >= share * total:
+            low = middle
+        else:
+            high = middle - 1
+    places = boxes(values[low]) if len(values) else []
+    places.sort(key=lambda place: -positive[place].sum(dtype=np.float64))
+    found = [(columns.start, rows.start, columns.stop, rows.stop) for rows, columns in places]
+    return np.array(found, dtype=np.int64).reshape(-1, 4)

@@ -4,9 +4,10 @@ What follows from the seed and the number of the epoch (learning rates, order of
 """
 
 import hashlib
+import os
 import reprlib
 from collections.abc import Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -28,15 +29,20 @@ _brief.maxlist, _brief.maxstring = 20, 100
 class Checkpoint:
     """The file of one fit: read where it exists, and compared with the fit that is about to begin.
 
+    A context manager: within the context no other fit can use the file.
+
     Parameters
     ----------
     params : dict
-        The estimator's parameters, `checkpoint` among them, valid each by itself.
+        The estimator's parameters, `checkpoint` among them, valid each by itself. Where that is a folder, the file is
+        one in it that is named by a fingerprint of all that a fit's result depends on.
     image_shape : tuple (R, C, D)
     rows : ndarray (n, R * C * D)
     classes : ndarray (N,)
     y : int64 ndarray (n,)
         Positions in `classes`.
+    validation : tuple of two such arrays, default=None
+        Rows and labels that are held out, where they are not a part of the others.
 
     Attributes
     ----------
@@ -46,19 +52,49 @@ class Checkpoint:
     Raises
     ------
     ValueError
-        For a path where no file can be, for what a checkpoint cannot restore, and for a file of another fit.
+        For a path where no file can be, for what a checkpoint cannot restore, and, when the context is entered, for a
+        file of another fit or one that another fit is using.
     ModelFileError
-        For a file that is damaged or no checkpoint.
+        When the context is entered, for a file that is damaged or no checkpoint.
     """
 
-    def __init__(self, params, image_shape, rows, classes, y):
-        self.path = _checked_path(params["checkpoint"])
+    def __init__(self, params, image_shape, rows, classes, y, validation=None):
+        path = _checked_path(params["checkpoint"])
         _check_restorable(params)
-        files.discard_leftovers(self.path)
         self.premises, self.versions = _described(params), container.versions()
         self.premises |= {"X.dtype": rows.dtype.name, "X.shape": [len(rows), *image_shape], "X": _fingerprint(rows)}
         self.premises["y"] = _fingerprint(y, classes.tolist())  # in whatever dtype the labels come
+        self.premises["validation_data"] = None
+        if validation is not None:
+            held_out, labels = validation
+            about = _fingerprint(labels, classes.tolist()), held_out.dtype.name, held_out.shape
+            self.premises["validation_data"] = _fingerprint(held_out, about)
+        self.path = path / f"{self._name()}.ckpt" if path.is_dir() else path
         self.random_state, self.tensors, self.warned = params["random_state"], None, False
+
+    def _name(self):
+        return hashlib.sha256(container.as_json(self.premises).encode()).hexdigest()[:16]
+
+    def __enter__(self):
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(files.locked(self.path))
+            except BlockingIOError as error:
+                raise ValueError(
+                    f"checkpoint={str(self.path)!r} is in use by another fit, which runs now. A file serves one fit. "
+                    "For the folds of a cross-validation, or several fits at once, name a folder: "
+                    f"checkpoint={str(self.path.parent)!r}. There fits that differ in parameters, random_state or data "
+                    "have files of their own."
+                ) from error
+            self._read()
+            self._unlock = stack.pop_all().close
+        return self
+
+    def __exit__(self, *exception):
+        self._unlock()
+
+    def _read(self):
+        files.discard_leftovers(self.path)
         try:
             self.tensors, self.metadata = container.read(self.path, KIND)
         except FileNotFoundError:
@@ -97,7 +133,7 @@ class Checkpoint:
             if now == then:
                 continue
             text, other = _brief.repr(now), _brief.repr(then)
-            if name in ("X", "y") or text == other:
+            if name in ("X", "y", "validation_data") or text == other:
                 differences.append(f"{name} is not the same")
             elif now is absent or then is absent:
                 differences.append(f"{name} is a parameter in one version of skgcm only")
@@ -106,7 +142,8 @@ class Checkpoint:
         if differences:
             raise ValueError(
                 f"checkpoint={str(self.path)!r} holds another fit: {', '.join(differences)}. Fit with what it was "
-                f"begun with, or name another file. {self._begin_anew}"
+                f"begun with, or name another file; a folder has a file for each fit, for the folds of a "
+                f"cross-validation for instance. {self._begin_anew}"
             )
 
     def restore(self, net):
@@ -172,9 +209,10 @@ class Checkpoint:
 
 
 def _checked_path(checkpoint):
-    path = Path(checkpoint).absolute()  # the working directory may change before the last epoch
-    if path.is_dir():
-        raise ValueError(f"checkpoint={str(checkpoint)!r} is a folder. Name a file: {str(path / 'run.ckpt')!r}.")
+    name = files.expanded(checkpoint)
+    path = Path(name).absolute()  # the working directory may change before the last epoch
+    if not path.is_dir() and name.endswith(("/", os.sep)):
+        raise ValueError(f"checkpoint={str(checkpoint)!r}: this folder does not exist. Create it.")
     if not path.parent.is_dir():
         raise ValueError(f"checkpoint={str(checkpoint)!r}: the folder {str(path.parent)!r} does not exist. Create it.")
     return path
@@ -201,8 +239,7 @@ def _check_restorable(params):
 def _described(params):
     """The parameters that a fit's result depends on, as JSON has them: device and precision as they are resolved."""
     device = resolve_device(params["device"])
-    precision = str(resolve_precision(params["precision"], device)).removeprefix("torch.")
-    params = {**params, "device": device.type, "precision": precision}
+    params = {**params, "device": device.type, "precision": resolve_precision(params["precision"], device)}
     found = {}
     for name, value in params.items():
         if name not in FREE:

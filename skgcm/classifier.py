@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from numbers import Integral, Real
 
 import numpy as np
@@ -12,13 +12,14 @@ from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin, _fit_
 from sklearn.metrics import accuracy_score
 from sklearn.utils import gen_batches
 from sklearn.utils._param_validation import Interval, Options, StrOptions
-from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.validation import _check_feature_names_in, _check_sample_weight, check_is_fitted
 
 from skgcm import building, images, inference, labels, onnx_export, persistence, process, ranges, validation
+from skgcm.arrays import as_numpy
 from skgcm.checkpoint import Checkpoint
 from skgcm.explanation import Explanation
 from skgcm.network import POLARITIES, UPSAMPLING
+from skgcm.warning import warn
 
 
 class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
@@ -94,10 +95,10 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         Images in a training step. "auto": 64; in `fit` 32 where X has fewer than 768 images, and 16 where it has fewer
         than 384. On a GPU take larger ones: 512, say, with ``lr=0.4``.
     early_stopping : bool, default=False
-        Hold out `validation_fraction` of the training images, stop when the loss on them has not fallen for
-        `n_iter_no_change` epochs, and keep the best weights.
+        Hold out `validation_fraction` of the training images, or use the ``validation_data`` of `fit`; stop when the
+        loss on them has not fallen for `n_iter_no_change` epochs, and keep the best weights.
     validation_fraction : float, default=0.1
-        Share of each class that `early_stopping` holds out.
+        Share of each class that `early_stopping` holds out, unless `fit` is given ``validation_data``.
     n_iter_no_change : int, default=10
         Patience of `early_stopping`, in epochs.
     class_weight : dict or "balanced", default=None
@@ -108,11 +109,13 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         AMD), else float32. Weights, scores and loss, and all of prediction, are float32. On CUDA float32 convolutions
         train as PyTorch is set to compute them, by default in TF32.
     device : str or torch.device, default="auto"
-        "auto": CUDA where there is one, else "cpu".
+        "auto": CUDA where there is one, else "cpu". "mps", Apple's GPUs, only by name: it has not been tried.
     checkpoint : str or path-like, default=None
         File that `fit` writes after each epoch, at once or not at all, and goes on from where it exists: an interrupted
         fit, started again with the same parameters and data, ends in the same weights, on the CPU to the bit (on the
-        same machine, with the same versions and number of threads). See the notes.
+        same machine, with the same versions and number of threads). Or a folder that exists: each fit has a file of
+        its own there, so that cross-validation and grid search can be interrupted too. ``~`` is the home folder. See
+        the notes.
     callbacks : list of skorch callbacks, default=None
         As skorch takes them. Losses are recorded of epochs, not of batches, and a callback that ends training does so,
         by a KeyboardInterrupt, at the end of an epoch.
@@ -121,7 +124,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         trains through torch.compile. On CUDA, training steps are replayed from a graph; ``{"cuda_graph": False}`` turns
         that off, for fits while other threads use the GPU, or to save memory. ``{"fused_norm": True}``, for long
         trainings on CUDA in batches of a thousand and more, computes batch norm and ReLU in kernels that Triton
-        compiles at first, for some seconds. What this class has parameters for, or sets itself, is refused.
+        compiles at first, for some seconds. What this class has parameters for, or sets itself, is refused. A grid
+        search varies an entry by names like ``net_params__criterion__label_smoothing``, see :meth:`set_params`.
     warm_start : bool, default=False
         True: `fit` starts from the weights of the last fit.
     transform_maps : {"contributions", "weights"}, default="contributions"
@@ -148,9 +152,9 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     net_ : skorch.NeuralNet
         The trained net; ``net_.network`` is the :class:`skgcm.network.GCM`.
     history_ : list of dict
-        ``train_loss``, ``valid_loss`` (with early stopping), whether they are the lowest so far (``train_loss_best``)
-        and ``dur`` in seconds, epoch by epoch. The penalty of `sparsity` is in the first, and not in the second, by
-        which a fit is stopped.
+        ``train_loss``, ``valid_loss`` (where images are held out), whether they are the lowest so far
+        (``train_loss_best``) and ``dur`` in seconds, epoch by epoch. The penalty of `sparsity` is in the first, and not
+        in the second, by which a fit is stopped.
 
     See Also
     --------
@@ -169,10 +173,12 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
 
     A `checkpoint` holds weights, what the optimizer and early stopping remember, history, seed, parameters and
     fingerprints of X and y (no images). Of a finished fit it holds the result, which `fit` then returns without
-    training: a file serves one fit, and is deleted to train anew. One that cannot be written is a warning, and training
-    goes on. ``verbose`` and ``transform_maps`` may change between interruptions. Not with `callbacks`, a callable
-    `augment`, ``warm_start=True``, a RandomState or an optimizer that is not PyTorch's: what these remember is not in
-    the file. `partial_fit` neither reads nor writes it.
+    training: a file serves one fit, and is deleted to train anew. While a fit uses it, another fit with the same file
+    is an error. In a folder the file is named by a fingerprint of the parameters, X and y: fits of the same parameters,
+    `random_state` and data share one. One that cannot be written is a warning, and training goes on. ``verbose`` and
+    ``transform_maps`` may change between interruptions. Not with `callbacks`, a callable `augment`,
+    ``warm_start=True``, a RandomState or an optimizer that is not PyTorch's: what these remember is not in the file.
+    `partial_fit` neither reads nor writes it.
 
     Several threads may ask one fitted classifier at once, and so may the child of a fork and other processes. The
     answers are the same, to the bit where PyTorch computes with as many threads; `torch.set_num_threads` counts for
@@ -311,11 +317,40 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
+    def set_params(self, **params):
+        """Set parameters, also single entries of `net_params`, which a grid search can vary in this way.
+
+        Parameters
+        ----------
+        **params : dict
+            Parameters of this class, as in scikit-learn. ``net_params__NAME=value`` sets one entry of `net_params` and
+            leaves the others, as in ``GridSearchCV(clf, {"net_params__criterion__label_smoothing": [0, 0.1]})``.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            For names that are no parameters; for entries of `net_params` that are none, `fit` raises it.
+        """
+        prefix = "net_params__"
+        entries = {name.removeprefix(prefix): params.pop(name) for name in list(params) if name.startswith(prefix)}
+        super().set_params(**params)
+        if entries:
+            self.net_params = {**(self.net_params or {}), **entries}  # a new dict: clones share the old one
+        return self
+
     # ---- fitting -------------------------------------------------------------------------------------------------
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y):
+    def fit(self, X, y, *, validation_data=None):
         """Train on images.
+
+        Ctrl-C ends training at the end of the epoch, with a warning: the model is kept, and a `checkpoint` can go on
+        from there. A second Ctrl-C before that end is a KeyboardInterrupt at once, and leaves the estimator as it was.
+        So it is in the main thread, unless the program handles SIGINT itself.
 
         Parameters
         ----------
@@ -325,6 +360,11 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             or colour, upright and on black. All methods take what `fit` takes.
         y : array-like (n,)
             Class labels.
+        validation_data : tuple (X, y), default=None
+            Images and labels that are not trained on, as X and y are, of the same size and units, with labels that y
+            has. After each epoch the loss on them is recorded as ``valid_loss``, for callbacks to watch. With
+            ``early_stopping=True`` it decides when to stop, and no part of X is held out. A Pipeline does not transform
+            them. None: nothing is held out, unless by `early_stopping`.
 
         Returns
         -------
@@ -343,18 +383,27 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             When the loss, a weight, a statistic of batch norm or, after training, a score is no longer finite; the
             estimator stays likewise.
         """
-        with process.default_modes(), self._unchanged_on_error():
+        with process.default_modes(), self._unchanged_on_error(), process.noting_interrupts() as interrupts:
             warm = self.warm_start and hasattr(self, "net_")
             rows, y = self._validate_training(X, y, None, first=not warm)
-            saved, random_state = None, self.random_state
-            if self.checkpoint is not None:
-                saved = Checkpoint(self._all_params(), self.image_shape_, rows, self.classes_, y)
-                random_state = saved.random_state
-            net = self._build_net(y, len(y), random_state=random_state)
-            if warm:
-                net.continue_from(self.net_)
-            self._train(net, rows, y, checkpoint=saved)
+            held_out = None if validation_data is None else self._validate_held_out(validation_data)
+            with self._checkpoint(rows, y, held_out) as saved:
+                random_state = self.random_state if saved is None else saved.random_state
+                net = self._build_net(y, len(y), hold_out=held_out is None, random_state=random_state)
+                begun = 0
+                if warm:
+                    net.continue_from(self.net_)
+                    begun = len(net.history)
+                self._train(net, rows, y, checkpoint=saved, validation=held_out, interrupts=interrupts)
+        epochs = len(self.history_) - begun
+        if interrupts and epochs < self.max_epochs:
+            warn(f"Ctrl-C ended the training after {epochs} of {self.max_epochs} epochs. The model is that of now.")
         return self
+
+    def _checkpoint(self, rows, y, held_out):
+        if self.checkpoint is None:
+            return nullcontext()
+        return Checkpoint(self._all_params(), self.image_shape_, rows, self.classes_, y, held_out)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, classes=None):
@@ -415,7 +464,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             shape = images.find_shape(X.shape, self.image_shape, self.channels_first)
         else:
             self._check_continues(classes)
-            self._check_fitted_shape(X)
+            self._check_fitted_shape(X, self.channels_first)
         rows = validation.check_rows(self, X, reset=first)
         y = validation.check_labels(self, y, len(rows))
         if first:
@@ -430,6 +479,24 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             ranges.check_values(rows, self.value_range_)
         remedy = "Name all labels that will come, as n_classes or in the first partial_fit as classes; or fit anew."
         return rows, labels.indices(y, self.classes_, "y", remedy)
+
+    def _validate_held_out(self, validation_data):
+        """Rows (m, R * C * D) and class indices (m,) of what the user holds out."""
+        if not isinstance(validation_data, tuple | list) or len(validation_data) != 2:
+            raise ValueError(
+                f"validation_data is a {type(validation_data).__name__}. Expected a tuple (X, y), images and labels."
+            )
+        X, y = validation_data
+        try:
+            X = images.as_array(X, self.channels_first, self.image_shape_)
+            self._check_fitted_shape(X, self.channels_first)
+            rows = validation.check_rows(self, X)
+            ranges.check_values(rows, self.value_range_)
+            y = validation.check_labels(self, y, len(rows))
+            return rows, labels.indices(y, self.classes_, "y", "Expected labels that the y of fit has.")
+        except (TypeError, ValueError) as error:
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"validation_data: {error}") from error
 
     def _check_continues(self, classes):
         """Raise where training is to go on with parameters that say otherwise than the first fit."""
@@ -452,7 +519,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         """The parameters, also those that a subclass's own `__init__` sets and does not take."""
         return {name: getattr(self, name) for name in GCMClassifier._get_param_names()} | self.get_params(deep=False)
 
-    def _build_net(self, y, n_images=None, **other_params):
+    def _build_net(self, y, n_images=None, hold_out=True, **other_params):
         if self.second_look and not self.mosaic:
             raise ValueError(
                 f"second_look={self.second_look!r} is a share of the mosaics, and mosaic=0 makes none. Set mosaic=4, "
@@ -460,32 +527,11 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             )
         params = {**self._all_params(), **other_params}
         image_format = images.ImageFormat(self.image_shape_, self.channels_first, self.value_range_)
-        return building.build_net(params, image_format, len(self.classes_), self._class_weights(y), n_images)
+        weights = building.class_weights(self.class_weight, self.classes_, y)
+        return building.build_net(params, image_format, len(self.classes_), weights, n_images, hold_out)
 
-    def _class_weights(self, y):
-        if self.class_weight is None:
-            return None
-        weights = np.ones(len(self.classes_), np.float32)
-        if self.class_weight == "balanced":
-            present = np.unique(y)  # a class without images has no say in the loss
-            weights[present] = compute_class_weight("balanced", classes=present, y=y)
-        else:
-            given, position = self.class_weight, {label: j for j, label in enumerate(self.classes_.tolist())}
-            if not position.keys() <= given.keys():  # then a label that is none of these may be misspelt
-                keys = np.fromiter(given, object, len(given))
-                labels.indices(keys, self.classes_, "class_weight", "Name labels as y has them.")
-            try:
-                with np.errstate(over="ignore"):
-                    for label in given.keys() & position.keys():
-                        weights[position[label]] = given[label]
-            except (OverflowError, TypeError, ValueError) as error:
-                raise ValueError(f"class_weight={self.class_weight!r} must have numbers as weights.") from error
-            if not (np.isfinite(weights).all() and (weights >= 0).all()):
-                raise ValueError(f"class_weight={self.class_weight!r} must have finite weights, 0 or more.")
-        return weights
-
-    def _train(self, net, rows, y, checkpoint=None):
-        net.partial_fit(rows, y, checkpoint=checkpoint)
+    def _train(self, net, rows, y, **options):
+        net.partial_fit(rows, y, **options)
         # the loss says nothing of the last step, and finite weights can be so large that activations are not
         if not np.isfinite(inference.scores(net.network, net.image_format, rows[: net.batch_size])).all():
             raise FloatingPointError(
@@ -496,13 +542,18 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
 
     # ---- predicting ----------------------------------------------------------------------------------------------
 
-    def decision_function(self, X):
+    def decision_function(self, X, *, any_size=False):
         """Class scores: the averages of the class contribution maps.
 
         Parameters
         ----------
         X : array-like (n, R, C), (n, R, C, D) or (n, R * C * D), numbers
             Images, as at fit.
+        any_size : bool, default=False
+            Accept images (n, rows, columns) or (n, rows, columns, D) larger or smaller than at fit, all of one size.
+            They must have the scale of the images of the fit: an object must be as many pixels large as it was there.
+            The network does not know other scales, so do not resize frames. The scores are means over a whole frame,
+            in which a small object has little to say; :meth:`explain` shows where it lies.
 
         Returns
         -------
@@ -517,12 +568,12 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             For images of another size, values that are not finite, and those beyond ``value_range_`` by more than its
             width. Where many lie outside, or all in a small part of it, there is a UserWarning.
         """
-        scores = self._scores(X)
+        scores = self._scores(X, any_size)
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
 
-    def predict(self, X):
-        """Labels of highest score, (n,). X and errors as in :meth:`decision_function`."""
-        scores = self._scores(X)  # first: it raises where nothing is fitted
+    def predict(self, X, *, any_size=False):
+        """Labels of highest score, (n,). X, `any_size` and errors as in :meth:`decision_function`."""
+        scores = self._scores(X, any_size)  # first: it raises where nothing is fitted
         return self.classes_[scores.argmax(axis=1)]
 
     def score(self, X, y, sample_weight=None):
@@ -548,17 +599,17 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         """
         predicted = self.predict(X)
         if sample_weight is not None:
-            sample_weight = _check_sample_weight(sample_weight, predicted)
+            sample_weight = _check_sample_weight(as_numpy(sample_weight), predicted)
         with validation.naming("y"), np.errstate(invalid="ignore"):
-            return accuracy_score(y, predicted, sample_weight=sample_weight)
+            return accuracy_score(as_numpy(y), predicted, sample_weight=sample_weight)
 
-    def predict_proba(self, X):
-        """Softmax of the scores, float32 (n, N). X and errors as in :meth:`decision_function`."""
-        return softmax(self._scores(X), axis=1)
+    def predict_proba(self, X, *, any_size=False):
+        """Softmax of the scores, float32 (n, N). X, `any_size` and errors as in :meth:`decision_function`."""
+        return softmax(self._scores(X, any_size), axis=1)
 
-    def predict_log_proba(self, X):
+    def predict_log_proba(self, X, *, any_size=False):
         """Logarithm of :meth:`predict_proba`, float32 (n, N), without its underflow."""
-        return log_softmax(self._scores(X), axis=1)
+        return log_softmax(self._scores(X, any_size), axis=1)
 
     def transform(self, X):
         """Evidence as features for a further step of a Pipeline.
@@ -589,9 +640,9 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         learns too much trust in them. Fit it on other images, or on maps that are cross-fitted: each image's by a
         classifier that was fitted without it.
         """
-        rows = self._validate_rows(X)
+        rows, image_format = self._validate_images(X)
         self._validate_params()  # this one may change after the fit
-        evidence = self._explain(rows, None)
+        evidence = self._explain(rows, None, image_format)
         features = evidence.cwm if self.transform_maps == "weights" else evidence.pixel_contributions
         return features.reshape(len(features), -1)
 
@@ -627,9 +678,10 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             bare string is always a keyword: the label "all" is ``["all"]``.
         any_size : bool, default=False
             Accept images (n, rows, columns) or (n, rows, columns, D) larger or smaller than at fit: the network is
-            fully convolutional, so a classifier fitted on crops can show where the evidence lies in a whole frame. The
-            scores are then means over the whole frame, in which a small object has little to say: ask for the class
-            looked for, not for the predicted one.
+            fully convolutional, so a classifier fitted on crops can show where the evidence lies in a whole frame.
+            Frames must have the scale of the crops: an object must be as many pixels large as it was there, so do not
+            resize frames. The scores are means over the whole frame, in which a small object has little to say: ask for
+            the class looked for, not for the predicted one.
 
         Returns
         -------
@@ -643,8 +695,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         NotFittedError, ValueError
             As in :meth:`decision_function`, and for `classes` that are none.
         """
-        rows, image_format, chosen = self._validate_explain(X, classes, any_size)
-        return self._explain(rows, chosen, image_format)
+        rows, image_format = self._validate_images(X, any_size)
+        return self._explain(rows, labels.choose(classes, self.classes_, len(rows)), image_format)
 
     def explain_batches(self, X, classes="predicted", *, batch_size=256, any_size=False):
         """Like :meth:`explain`, but an iterator over batches, for more images than memory holds maps of.
@@ -667,36 +719,42 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         """
         if not isinstance(batch_size, Integral) or isinstance(batch_size, bool) or batch_size < 1:
             raise ValueError(f"batch_size={batch_size!r} must be an integer of at least 1.")
-        rows, image_format, chosen = self._validate_explain(X, classes, any_size)
+        rows, image_format = self._validate_images(X, any_size)
+        chosen = labels.choose(classes, self.classes_, len(rows))
         return (
             self._explain(rows[part], chosen[part] if isinstance(chosen, np.ndarray) else chosen, image_format)
             for part in gen_batches(len(rows), int(batch_size))
         )
 
-    def to_onnx(self, path, maps="contributions", *, dtype=None):
+    def to_onnx(self, path, maps="contributions", *, dtype=None, opset=None):
         """Write an ONNX file that scores and explains images without skgcm and without PyTorch (extra ``onnx``).
 
         Parameters
         ----------
-        path : str or path-like
-            The file, one that is there already is replaced. It is written whole or not at all.
+        path : str, path-like or binary file object
+            The file, one that is there already is replaced. It is written whole or not at all. ``~`` is the home
+            folder. A file object is written where it stands.
         maps : {"contributions", "weights"} or None, default="contributions"
             Which maps of all classes are among the outputs. None: no maps, which is faster.
         dtype : {"uint8", "float32"} or None, default=None
             Of the images that the graph takes: an input of ONNX has one, and running it on another is an error. None:
             "uint8" where ``value_range_`` is (0, 255), else "float32".
+        opset : int, 17 to 23, default=None
+            Version of ONNX's operators. Old runtimes know no new ones: ONNX Runtime 1.12 needs 17, for instance. None:
+            the one that PyTorch prefers, 20 as of PyTorch 2.13.
 
         Raises
         ------
         sklearn.exceptions.NotFittedError
             Before `fit`.
         ValueError
-            For other values of `maps` or `dtype`, uint8 for a ``value_range_`` outside 0 .. 255, and labels that are
-            not strings, numbers or booleans.
+            For other values of `maps`, `dtype` or `opset`, uint8 for a ``value_range_`` outside 0 .. 255, and labels
+            that are not strings, numbers or booleans.
         ImportError
             Where the packages of the extra are not installed.
         RuntimeError
-            If the file would not have the network's answers: before it is written, it is run on a few random images.
+            If the file would not have the network's answers: before it is written, it is run on a few random images. Or
+            if `opset` lacks an operator that is needed.
         OSError
             If the file cannot be written.
 
@@ -729,14 +787,13 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             predicted = [classes[j] for j in scores.argmax(axis=1)]
         """
         check_is_fitted(self)
-        onnx_export.write(path, self.net_.network, self.net_.image_format, self.classes_, maps, dtype)
+        onnx_export.write(path, self.net_.network, self.net_.image_format, self.classes_, maps, dtype, opset)
 
-    def _scores(self, X):
-        rows = self._validate_rows(X)
-        return inference.scores(self.net_.network, self.net_.image_format, rows)
+    def _scores(self, X, any_size):
+        rows, image_format = self._validate_images(X, any_size)
+        return inference.scores(self.net_.network, image_format, rows)
 
-    def _explain(self, rows, chosen, image_format=None):
-        image_format = image_format or self.net_.image_format
+    def _explain(self, rows, chosen, image_format):
         found = inference.evidence(self.net_.network, image_format, rows, chosen)
         return Explanation(**{**found, "classes": self.classes_[found["classes"]]})
 
@@ -745,32 +802,23 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             return images.as_array(X, self.channels_first, self.image_shape)
         return images.as_array(X, self.net_.image_format.channels_first, self.image_shape_)
 
-    def _check_fitted_shape(self, X):
+    def _check_fitted_shape(self, X, channels_first):
         single = X.shape == self.image_shape_[:2] and X.shape[1] != self.n_features_in_
         if len(X.shape) > 2 or single:  # of rows scikit-learn takes care
-            first = self.net_.image_format.channels_first
-            images.check_shape(X.shape, self.image_shape_, first, "this classifier was fitted on")
+            images.check_shape(X.shape, self.image_shape_, channels_first, "this classifier was fitted on")
 
-    def _validate_rows(self, X):
-        """Images of the fitted size -> rows (n, R * C * D), checked."""
+    def _validate_images(self, X, any_size=False):
+        """Images, of the fitted size or of any -> rows (n, R * C * D), checked, and their ImageFormat."""
         check_is_fitted(self)
-        X = self._as_array(X)
-        self._check_fitted_shape(X)
-        rows = validation.check_rows(self, X)
-        ranges.check_values(rows, self.value_range_)
-        return rows
-
-    def _validate_explain(self, X, classes, any_size):
-        if not any_size:
-            rows, image_format = self._validate_rows(X), None
+        X, image_format = self._as_array(X), self.net_.image_format
+        if any_size:
+            shape = images.frame_shape(X.shape, self.image_shape_[2], image_format.channels_first)
+            image_format = dataclasses.replace(image_format, shape=shape)
         else:
-            check_is_fitted(self)
-            X = self._as_array(X)
-            shape = images.frame_shape(X.shape, self.image_shape_[2], self.net_.image_format.channels_first)
-            rows = validation.check_rows(self, X, any_size=True)
-            ranges.check_values(rows, self.value_range_)
-            image_format = dataclasses.replace(self.net_.image_format, shape=shape)
-        return rows, image_format, labels.choose(classes, self.classes_, len(rows))
+            self._check_fitted_shape(X, image_format.channels_first)
+        rows = validation.check_rows(self, X, any_size=any_size)
+        ranges.check_values(rows, self.value_range_)
+        return rows, image_format
 
     # ---- keeping -------------------------------------------------------------------------------------------------
 
@@ -783,8 +831,9 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        path : str or path-like
-            For instance ``"model.gcm"``.
+        path : str, path-like or binary file object
+            For instance ``"model.gcm"``, or ``"~/model.gcm"`` in the home folder. A file object, a BytesIO for
+            instance, is written where it stands.
 
         Raises
         ------
@@ -796,6 +845,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             ``cuda_graph``, ``fused_norm`` and plain values for the loss and the optimizer. Also for labels other than
             text, numbers and bool, and for more text than a file may have: histories of more than about 10,000 epochs,
             tens of thousands of column names or labels.
+        TypeError
+            For a file object of text.
         OSError
             Where the file cannot be written.
 
@@ -827,9 +878,9 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        path : str or path-like
-            Its content is checked before memory is taken from its word: opening a file takes less than twice its size
-            and 8 MiB.
+        path : str, path-like or binary file object
+            The content is checked before memory is taken from its word: opening a file takes less than twice its size
+            and 8 MiB. A file object is read from where it stands to its end, through a temporary file.
         device : str or torch.device, default=None
             Replaces the parameter `device`. None: it stays what it was.
 
@@ -845,6 +896,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             that is not here (pass ``device="cpu"``).
         ValueError
             For a `device` that is none.
+        TypeError
+            For a file object of text.
         OSError
             Where the file cannot be read.
         """

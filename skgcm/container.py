@@ -52,11 +52,13 @@ class Opened:
     metadata : dict
     specs : dict of str to (torch.dtype, tuple)
         Type and shape of each tensor, as the header has them: their sizes add up to the file's.
+    called : str
+        What to call the file in errors.
     """
 
     metadata: dict
     specs: dict
-    _path: str
+    called: str
     _file: safe_open
     _headers: dict
 
@@ -69,22 +71,22 @@ class Opened:
         for name in self.specs:
             tensor = self._file.get_tensor(name)
             if not _is_finite(tensor):
-                raise ModelFileError(f"{self._path}: tensor {name!r} has values that are not finite.")
+                raise ModelFileError(f"{self.called}: tensor {name!r} has values that are not finite.")
             _add(checksum, name, tensor)
             yield name, tensor
         if checksum.hexdigest() != self._headers["sha256"]:
             raise ModelFileError(
-                f"{self._path} was damaged or changed since it was written: its checksum is another. Take a copy of it."
+                f"{self.called} was damaged or changed since it was written: its checksum is another. Take a copy."
             )
 
 
 @contextmanager
-def opened(path, kind):
+def opened(source, kind):
     """Open a file of one kind and check its header, for as long as the block runs.
 
     Parameters
     ----------
-    path : str or path-like
+    source : str, path-like or binary file object
     kind : {"model", "checkpoint"}
 
     Yields
@@ -98,24 +100,24 @@ def opened(path, kind):
     OSError
         Where there is no such file, or it may not be read.
     """
-    path = os.fspath(path)
-    _check_frame(path)
-    try:
-        # pread: memory of our own, not a map of a file that somebody may write to or cut off
-        with safe_open(path, framework="pt", device="cpu", backend="pread") as file:
-            headers = file.metadata() or {}
-            metadata = _check_headers(path, headers, kind)
-            specs = {}
-            for name in sorted(file.keys()):
-                view = file.get_slice(name)
-                if view.get_dtype() not in DTYPES:
-                    raise ModelFileError(
-                        f"{path}: tensor {name!r} has type {view.get_dtype()}, which is none of {sorted(DTYPES)}."
-                    )
-                specs[name] = DTYPES[view.get_dtype()], tuple(view.get_shape())
-            yield Opened(metadata, specs, path, file, headers)
-    except SafetensorError as error:
-        raise ModelFileError(f"{path} is damaged or no model file at all: {error}.") from error
+    with files.readable(source) as (path, called):
+        _check_frame(path, called)
+        try:
+            # pread: memory of our own, not a map of a file that somebody may write to or cut off
+            with safe_open(path, framework="pt", device="cpu", backend="pread") as file:
+                headers = file.metadata() or {}
+                metadata = _check_headers(called, headers, kind)
+                specs = {}
+                for name in sorted(file.keys()):
+                    view = file.get_slice(name)
+                    if view.get_dtype() not in DTYPES:
+                        raise ModelFileError(
+                            f"{called}: tensor {name!r} has type {view.get_dtype()}, which is none of {sorted(DTYPES)}."
+                        )
+                    specs[name] = DTYPES[view.get_dtype()], tuple(view.get_shape())
+                yield Opened(metadata, specs, called, file, headers)
+        except SafetensorError as error:
+            raise ModelFileError(f"{called} is damaged or no model file at all: {error}.") from error
 
 
 def read(path, kind):
@@ -148,8 +150,8 @@ def write(path, tensors, metadata, kind):
 
     Parameters
     ----------
-    path : str or path-like
-        Whatever is there is replaced in one step, once the new content is on the disk.
+    path : str, path-like or binary file object
+        Whatever is at a path is replaced in one step, once the new content is on the disk.
     tensors : dict of str to Tensor
         float32, float64, int64 or uint8, finite, on any device.
     metadata : dict
@@ -176,7 +178,7 @@ def write(path, tensors, metadata, kind):
     if length > MAX_HEADER:
         raise HeaderError(f"Everything but the tensors must fit into {MAX_HEADER} bytes as JSON, and does not.")
     _check_number(content[8 : 8 + length], b",:[{")
-    files.replace(path, content)
+    files.write(path, content)
 
 
 def versions():
@@ -186,11 +188,11 @@ def versions():
     return {"skgcm": __version__, "python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
-def _check_frame(path):
+def _check_frame(path, called):
     """Raise unless this is a regular file that starts like safetensors, with a header that may be read."""
     # a pipe would make open() wait for its other end
     if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
-        raise ModelFileError(f"{path} is not a regular file.")
+        raise ModelFileError(f"{called} is not a regular file.")
     with open(path, "rb") as file:
         size, start = os.fstat(file.fileno()).st_size, file.read(8)
         header = int.from_bytes(start, "little")
@@ -198,41 +200,41 @@ def _check_frame(path):
     for magic, what in ((b"\x80", "a pickle (joblib's files are, too)"), (b"PK", "a zip archive, as torch.save's are")):
         if start.startswith(magic) and header > MAX_HEADER:
             raise ModelFileError(
-                f"{path} looks like {what}. It is not opened: that could execute code. Models that may be loaded are "
+                f"{called} looks like {what}. It is not opened: that could execute code. Models that may be loaded are "
                 "written by GCMClassifier.save."
             )
     if len(start) < 8 or header > size - 8:
-        raise ModelFileError(f"{path} is cut off, or no model file: {size} bytes, and a header that would be longer.")
+        raise ModelFileError(f"{called} is cut off, or no model file: {size} bytes, and a header that would be longer.")
     if header > MAX_HEADER:
-        raise ModelFileError(f"{path} has a header of {header} bytes; there can be at most {MAX_HEADER}.")
+        raise ModelFileError(f"{called} has a header of {header} bytes; there can be at most {MAX_HEADER}.")
     try:
         _check_number(text, b",:[{")  # before safetensors parses it: each axis of a shape takes memory, too
     except ValueError as error:
-        raise ModelFileError(f"{path}: its header cannot be read. {error}") from error
+        raise ModelFileError(f"{called}: its header cannot be read. {error}") from error
 
 
-def _check_headers(path, headers, kind):
+def _check_headers(called, headers, kind):
     """The metadata in the header's strings, checked for format, schema and kind."""
     if headers.get("format") != "skgcm" or headers.keys() != {"format", "schema", "kind", "metadata", "sha256"}:
         raise ModelFileError(
-            f"{path} holds tensors, but was not written by skgcm, or was changed: its header has "
+            f"{called} holds tensors, but was not written by skgcm, or was changed: its header has "
             f"{reprlib.repr(sorted(headers))}."
         )
     if headers["schema"] != str(SCHEMA):
         raise ModelFileError(
-            f"{path} has schema {headers['schema'][:20]!r}, and this version of skgcm knows {str(SCHEMA)!r} alone. "
+            f"{called} has schema {headers['schema'][:20]!r}, and this version of skgcm knows {str(SCHEMA)!r} alone. "
             "Load it with the version that wrote it."
         )
     if headers["kind"] != kind:
         found = headers["kind"]
         remedy = f" Use {KINDS[found]}." if found in KINDS else ""
-        raise ModelFileError(f"{path} is of kind {found[:20]!r}, not {kind!r}, one of {sorted(KINDS)}.{remedy}")
+        raise ModelFileError(f"{called} is of kind {found[:20]!r}, not {kind!r}, one of {sorted(KINDS)}.{remedy}")
     try:
         metadata = parse(headers["metadata"])
     except ValueError as error:
-        raise ModelFileError(f"{path}: its metadata cannot be read. {error}") from error
+        raise ModelFileError(f"{called}: its metadata cannot be read. {error}") from error
     if not isinstance(metadata, dict):
-        raise ModelFileError(f"{path}: its metadata is no JSON object.")
+        raise ModelFileError(f"{called}: its metadata is no JSON object.")
     return metadata
 
 

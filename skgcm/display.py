@@ -6,14 +6,31 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from skgcm._layout import LABEL_SIZE, TEXT_SIZE, Layout, fit_text, text_width
+from skgcm.arrays import as_numpy
+from skgcm.colours import BLUES, REDS, SIGNED, common_scale
 
 KINDS = ("contribution", "spotlight")
-PERCENTILE = 99.5  # of the contributions that are not zero: a few hot pixels would wash out all others
 TRUE_COLOUR = "#e4002b"
-GREY = {"cmap": "gray", "vmin": 0, "vmax": 1}  # never scaled to the picture; colour pictures ignore it
-# ColorBrewer's RdBu, which the colour-blind can read, with white for its off-white centre
-BLUES = ["#053061", "#2166ac", "#4393c3", "#92c5de", "#d1e5f0"]
-REDS = ["#fddbc7", "#f4a582", "#d6604d", "#b2182b", "#67001f"]
+# Of matplotlib's settings, these and those of fonts, figures and files only change how a picture looks. They are the
+# user's. The rest of the groups below could change what it says: image.origin, image.lut, axes.spines.top, text.usetex.
+LOOKS = {
+    "axes.edgecolor",
+    "axes.labelcolor",
+    "axes.titlecolor",
+    "axes.unicode_minus",
+    "text.antialiased",
+    "text.color",
+    "text.hinting",
+    "text.hinting_factor",
+    "text.kerning_factor",
+    "text.language",
+    "xtick.color",
+    "xtick.labelcolor",
+    "ytick.color",
+    "ytick.labelcolor",
+}
+GROUPS = ("_internal", "axes", "grid", "image", "lines", "mathtext", "patch", "path", "text")
+GROUPS += ("xaxis", "xtick", "yaxis", "ytick")
 
 
 def _kinds(labels):
@@ -33,18 +50,32 @@ def _import_pyplot():
     return plt
 
 
+def _settings():
+    """Context in which all settings that could change what a picture says have matplotlib's own defaults."""
+    import matplotlib
+
+    names = [name for name in matplotlib.rcParamsDefault if name.split(".")[0] in GROUPS and name not in LOOKS]
+    return matplotlib.rc_context({name: matplotlib.rcParamsDefault[name] for name in names})
+
+
+def grey_colormap():
+    """Black to white in 256 steps. matplotlib's own has as many as the user's image.lut says."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("gray", ["#000000", "#ffffff"], N=256)
+
+
+def _grey():
+    """How grey pictures are drawn: never scaled to the picture. Colour pictures ignore it."""
+    return {"cmap": grey_colormap(), "vmin": 0, "vmax": 1}
+
+
 def signed_colormap():
     """Blue, white, red: the colour map of signed contributions, whose centre is exactly #ffffff."""
     from matplotlib.colors import LinearSegmentedColormap
 
     # an odd number of colours: with an even one the centre falls between two tints
-    return LinearSegmentedColormap.from_list("contribution", [*BLUES, "#ffffff", *REDS], N=257)
-
-
-def _common_scale(values):
-    """The magnitude at which the colours end: robust, and positive even when nothing contributes."""
-    magnitudes = np.abs(values[np.isfinite(values) & (values != 0)])
-    return float(np.percentile(magnitudes, PERCENTILE)) if magnitudes.size else 1.0
+    return LinearSegmentedColormap.from_list("contribution", SIGNED, N=257)
 
 
 def _visible(array):
@@ -106,7 +137,7 @@ class ContributionDisplay:
     ----------
     explanation : Explanation
         What to draw: n images and k classes each.
-    y : array-like of shape (n,), optional
+    y : array-like of shape (n,) or (n, 1), optional
         True labels. The true class is framed in red, and named in red under the image, so also when it is not among
         the classes shown.
 
@@ -147,7 +178,7 @@ class ContributionDisplay:
             Fitted classifier.
         X : array-like
             Images, in any form that the classifier accepts.
-        y : array-like of shape (n,), optional
+        y : array-like of shape (n,) or (n, 1), optional
             True labels.
         classes : str, label or array-like of labels, default="predicted"
             Classes to show, as in ``estimator.explain``: "predicted", "all", "top-3", or labels.
@@ -205,6 +236,9 @@ class ContributionDisplay:
         Grey images go from 0, black, to 1, white, always. Three channels are drawn as colours, and of four the
         first three; with any other number of channels what is drawn is their mean, in grey. Maps narrower than
         1 to 3 or 3 to 1 are stretched to that shape. Long labels are wrapped or shortened.
+
+        Of matplotlib's settings (``rcParams``, style sheets) fonts, colours of text and background, and those of
+        figures and files are followed. All others have matplotlib's defaults in this picture.
         """
         if kind not in KINDS:
             raise ValueError(f"kind={kind!r} is not one of {KINDS}")
@@ -216,23 +250,27 @@ class ContributionDisplay:
 
         highest = (np.arange(k) == evidence.scores.argmax(axis=1)[:, None]) & (k > 1)  # one only: ties as in predict
         layout, labels = _lay_out(evidence, highest, None if ax is None else _size(ax))
-        if ax is None:
-            self.figure_ = plt.figure(figsize=layout.canvas, layout="none")
-            add_axes = self.figure_.add_axes
-        else:  # inset axes stay within `ax` wherever a layout engine moves it
-            self.figure_ = ax.figure
-            add_axes = ax.inset_axes
-            ax.set_axis_off()
-        self._draw_images(add_axes, layout, y)
-        self._draw_maps(add_axes, layout, kind)
-        self._write(layout, labels, highest)
-        self._frame(add_axes, layout, y)
+        with _settings():
+            if ax is None:
+                self.figure_ = plt.figure(figsize=layout.canvas, layout="none")
+                add_axes = self.figure_.add_axes
+            else:  # inset axes stay within `ax` wherever a layout engine moves it
+                self.figure_ = ax.figure
+                add_axes = ax.inset_axes
+                ax.set_axis_off()
+            self._draw_images(add_axes, layout, y)
+            self._draw_maps(add_axes, layout, kind)
+            self._write(layout, labels, highest)
+            self._frame(add_axes, layout, y)
+            for axes in (self.colorbar_.ax.xaxis, self.colorbar_.ax.yaxis):
+                axes.get_ticklabels(which="both")  # made now, not by the first drawing, with the settings of then
         return self
 
     def _check_y(self):
         if self.y is None:
             return None
-        n, y = len(self.explanation), np.asarray(self.y)
+        n, y = len(self.explanation), np.asarray(as_numpy(self.y))
+        y = y[:, 0] if y.shape == (n, 1) else y  # a column, as fit takes it
         if y.shape != (n,):
             raise ValueError(
                 f"y has shape {y.shape}; expected ({n},), one true label for each image of the explanation"
@@ -260,7 +298,7 @@ class ContributionDisplay:
         images = np.clip(_visible(self.explanation.images), 0, 1)
         self.image_axes_ = np.empty(len(images), dtype=object)
         for i, image in enumerate(images):
-            self.image_axes_[i] = self._show(add_axes(layout.image(i)), image, layout, **GREY)
+            self.image_axes_[i] = self._show(add_axes(layout.image(i)), image, layout, **_grey())
         if y is not None:
             font = {"size": TEXT_SIZE, "weight": "bold"}
             width = layout.image_width - text_width("true: ", **font)
@@ -274,7 +312,7 @@ class ContributionDisplay:
 
         if kind == "contribution":
             values = self.explanation.pixel_contributions
-            scale = _common_scale(values)
+            scale = common_scale(values)
             parts = np.maximum(values, 0), np.minimum(values, 0)
             colours = {"cmap": signed_colormap(), "norm": Normalize(-scale, scale)}
             scalars = ScalarMappable(**colours)
@@ -282,10 +320,10 @@ class ContributionDisplay:
             clipped = (values < -scale).any() + 2 * (values > scale).any()
         else:
             values = _visible(self.explanation.ccm)
-            scale = _common_scale(values)
+            scale = common_scale(values)
             parts = np.clip(values / scale, 0, 1), np.clip(-values / scale, 0, 1)
-            colours = GREY
-            scalars = ScalarMappable(Normalize(0, scale), "gray")
+            colours = _grey()
+            scalars = ScalarMappable(Normalize(0, scale), grey_colormap())
             what, note = "size of contribution", "(black: none)"
             clipped = 2 * (np.abs(values) > scale).any()
         self.axes_ = np.empty((len(values), 2, values.shape[1]), dtype=object)

@@ -1,10 +1,13 @@
 """What a classifier saw and how it decided: images, class weight maps, scores, and the arithmetic on them."""
 
 from contextlib import suppress
+from numbers import Real
 
 import numpy as np
 
-from skgcm.boxes import region_masks
+from skgcm.arrays import as_numpy
+from skgcm.boxes import evidence_boxes, region_masks
+from skgcm.colours import common_scale, picture
 
 
 def _check_shapes(images, scores, classes, maps):
@@ -33,10 +36,10 @@ def _maps(cwm, mean):
         if mean is not None:
             raise ValueError("cwm_dark_mean is given without cwm_dark. Pass both, or neither.")
         return None, None
-    cwm = np.asarray(cwm, dtype=np.float32)
+    cwm = np.asarray(as_numpy(cwm), dtype=np.float32)
     if mean is None and cwm.ndim == 4:  # of other numbers of axes the check tells
         mean = cwm.mean(axis=1)
-    return cwm, np.asarray(mean, dtype=np.float32)
+    return cwm, np.asarray(as_numpy(mean), dtype=np.float32)
 
 
 def _contributions(light, cwm, cwm_dark):
@@ -121,9 +124,9 @@ class Explanation:
     """
 
     def __init__(self, images, cwm, scores, classes, cwm_mean=None, cwm_dark=None, cwm_dark_mean=None, *, against=None):
-        self.images = np.asarray(images, dtype=np.float32)
-        self.scores = np.asarray(scores, dtype=np.float32)
-        self.classes = np.asarray(classes)
+        self.images = np.asarray(as_numpy(images), dtype=np.float32)
+        self.scores = np.asarray(as_numpy(scores), dtype=np.float32)
+        self.classes = np.asarray(as_numpy(classes))
         self.cwm, self.cwm_mean = _maps(cwm, cwm_mean)
         self.cwm_dark, self.cwm_dark_mean = _maps(cwm_dark, cwm_dark_mean)
         self.against = against
@@ -285,6 +288,96 @@ class Explanation:
         parts = np.einsum("nkrc,nrc->nk", self.pixel_contributions, masks, dtype=np.float64)
         return parts / self.cwm_mean[0].size if len(self) else parts
 
+    def boxes(self, share=0.9):
+        """The smallest boxes that hold a share of the positive evidence, image by image and class by class.
+
+        Parameters
+        ----------
+        share : float in (0, 1], default=0.9
+            Part of the sum of the positive `pixel_contributions` of a class that must lie inside the boxes.
+
+        Returns
+        -------
+        list of n lists of k ndarrays of shape (m, 4), int64
+            ``boxes()[i][j]`` are the m boxes of class j in image i, (left, top, right, bottom) in pixels, right and
+            bottom just outside, those with the most positive evidence first. There are none, (0, 4), where nothing is
+            positive.
+
+        Raises
+        ------
+        ValueError
+            If `share` is not in (0, 1], or contributions are not finite.
+
+        Notes
+        -----
+        Pixels whose contribution is at least a threshold form connected components, in which pixels touch at a side or
+        a corner (``scipy.ndimage.label``). A box is the smallest that holds one component. The threshold is the highest
+        at which all boxes together hold the share, where a pixel in two boxes counts once. Evidence that is spread out
+        has many small boxes. They say where evidence lies, not what an object is.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from skgcm.explanation import Explanation
+        >>> images, cwm = np.ones((1, 2, 6, 1)), np.array([[[[5.0, 4, 0, 0, 0, 0.5], [0, 4, 0, -1, 0, 0]]]])
+        >>> evidence = Explanation(images, cwm, scores=[[12.5 / 12]], classes=[["cat"]])
+        >>> evidence.boxes()[0][0]
+        array([[0, 0, 2, 2]])
+        >>> evidence.boxes(share=1)[0][0]
+        array([[0, 0, 2, 2],
+               [5, 0, 6, 1]])
+        """
+        if not isinstance(share, Real) or isinstance(share, bool) or not 0 < share <= 1:
+            raise ValueError(f"share={share!r} must be a number above 0 and at most 1.")
+        positive = np.maximum(self.pixel_contributions, 0)
+        if not np.isfinite(positive).all():
+            raise ValueError("Contributions have values that are not finite, so that they have no share.")
+        return [[evidence_boxes(one, share) for one in several] for several in positive]
+
+    def to_images(self, kind="overlay", *, scale=None):
+        """Pictures of the evidence as arrays, to be saved or shown by other tools. Needs no matplotlib.
+
+        Parameters
+        ----------
+        kind : {"map", "layer", "overlay"}, default="overlay"
+            "map": `pixel_contributions`, from blue (they lower the score) through white (0) to red (they raise it), as
+            :meth:`plot` draws them. "layer": red or blue that is opaque where the magnitude is `scale` and transparent
+            where nothing contributes, to be laid over a picture. "overlay": this layer over the image, which is grey
+            (the mean of its channels), so that all colour is evidence.
+        scale : float, default=None
+            Contribution that has full colour, with one sign or the other. None: the 99.5th percentile of all magnitudes
+            that are not zero. Pictures of several explanations can be compared when they have one scale.
+
+        Returns
+        -------
+        ndarray of shape (n, k, R, C, 4), uint8
+            Red, green, blue and alpha. Alpha is 255, but for layers. A pixel whose contribution is NaN is 0 throughout.
+
+        Raises
+        ------
+        ValueError
+            For another `kind`, or a `scale` that is no positive finite number.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from skgcm.explanation import Explanation
+        >>> images, cwm = np.ones((1, 1, 3, 1)), np.array([[[[2.0, 0, -2.0]]]])
+        >>> evidence = Explanation(images, cwm, scores=[[0]], classes=[["cat"]])
+        >>> evidence.to_images("map")[0, 0].tolist()
+        [[[103, 0, 31, 255], [255, 255, 255, 255], [5, 48, 97, 255]]]
+        >>> from PIL import Image
+        >>> Image.fromarray(evidence.to_images()[0, 0]).save("cat.png")  # doctest: +SKIP
+        """
+        if kind not in ("map", "layer", "overlay"):
+            raise ValueError(f"kind={kind!r} is not one of ('map', 'layer', 'overlay')")
+        values = self.pixel_contributions
+        if scale is None:
+            scale = common_scale(values)
+        elif not isinstance(scale, Real) or isinstance(scale, bool) or not 0 < scale < np.inf:
+            raise ValueError(f"scale={scale!r} must be a positive finite number, in units of contributions.")
+        return picture(values, self.images.mean(axis=-1), kind, float(scale))
+
     def __len__(self):
         return len(self.images)
 
@@ -317,7 +410,7 @@ class Explanation:
 
         Parameters
         ----------
-        y : array-like of shape (n,), optional
+        y : array-like of shape (n,) or (n, 1), optional
             True labels. The true class is framed in red and named under the image.
         kind : {"contribution", "spotlight"}, default="contribution"
             What a map shows; see :meth:`skgcm.display.ContributionDisplay.plot`.

@@ -1,11 +1,55 @@
-"""Files that are written whole or not at all."""
+"""Files as users name them: by a path, or as a file object. Those of a path are written whole or not at all."""
 
 import glob
 import hashlib
+import io
 import os
 import secrets
 import shutil
-from contextlib import suppress
+import tempfile
+from contextlib import contextmanager, suppress
+
+
+def expanded(path):
+    """A path, str or path-like, as a str in which ``~`` is the user's home folder."""
+    return os.path.expanduser(os.fspath(path))
+
+
+@contextmanager
+def readable(source):
+    """Context that gives a path, and what to call it in errors, for a path or a binary file object.
+
+    A file object is read from its position to its end, into a temporary file: what opens paths then does for both.
+    """
+    if not hasattr(source, "read"):
+        path = expanded(source)
+        yield path, path
+        return
+    _check_binary(source, "rb")
+    with tempfile.TemporaryDirectory(prefix="skgcm-") as folder:
+        path = os.path.join(folder, "content")
+        with open(path, "xb") as file:
+            shutil.copyfileobj(source, file)
+            size = file.tell()
+        name = f"The file object {source!r}"
+        yield path, name if size else f"{name}, at whose end it was read (seek(0) goes to its beginning),"
+
+
+def write(target, content):
+    """Write bytes to a path, as :func:`replace` does, or to a binary file object, where it stands."""
+    if not hasattr(target, "write"):
+        replace(expanded(target), content)
+        return
+    _check_binary(target, "wb")
+    rest = memoryview(content)
+    while rest:  # a raw file may take less at once than it is given
+        written = target.write(rest)
+        rest = rest[len(rest) if written is None else written :]
+
+
+def _check_binary(file, mode):
+    if isinstance(file, io.TextIOBase):
+        raise TypeError(f"{file!r} is a text file, and the content is binary. Open it with mode {mode!r}.")
 
 
 def replace(path, content):
@@ -37,6 +81,60 @@ def replace(path, content):
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+
+
+@contextmanager
+def locked(path):
+    """Context in which no other process or thread enters it for the same path. Raises BlockingIOError where one has.
+
+    The lock is the operating system's, on an empty file beside `path`, and ends with the process that holds it, however
+    that ends. Where no such file can be made or locked (a folder without write access, some network file systems),
+    nothing is locked.
+    """
+    path = os.path.realpath(path)
+    name = os.path.join(os.path.dirname(path), f"{_prefix(path)}lock")
+    descriptor = _lock(name)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            if os.name == "posix":  # elsewhere a file that is open cannot be removed
+                with suppress(FileNotFoundError):
+                    os.unlink(name)
+            os.close(descriptor)
+
+
+def _lock(name):
+    """Descriptor of a file that is locked now, or None where that cannot be."""
+    while True:
+        try:
+            descriptor = os.open(name, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError:
+            return None
+        try:
+            _lock_descriptor(descriptor)
+            if os.path.samestat(os.fstat(descriptor), os.stat(name)):
+                return descriptor
+        except FileNotFoundError:
+            pass  # who held the lock has removed the file since it was opened here: once more
+        except (BlockingIOError, PermissionError) as error:
+            os.close(descriptor)
+            raise BlockingIOError(f"{name} is locked.") from error
+        except OSError:
+            os.close(descriptor)
+            return None
+        os.close(descriptor)
+
+
+def _lock_descriptor(descriptor):
+    if os.name == "nt":
+        import msvcrt
+
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # PermissionError where it is locked
+    else:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def discard_leftovers(path):

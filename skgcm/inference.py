@@ -40,7 +40,10 @@ def batches(network, image_format, rows, floats=0):
 
 
 def _images(network, image_format, rows):
-    return image_format.images(torch.from_numpy(rows).to(next(network.parameters()).device))
+    rows, device = torch.from_numpy(rows), next(network.parameters()).device
+    if device.type == "mps":  # which has no float64, to scale with
+        return image_format.images(rows).to(device)
+    return image_format.images(rows.to(device))
 
 
 @fork_safe

@@ -6,6 +6,7 @@ import math
 import threading
 import warnings
 from contextlib import contextmanager
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -16,6 +17,10 @@ from skgcm.process import fork_safe, ieee_float32
 
 MAPS = ("contributions", "weights", None)
 DTYPES = ("uint8", "float32", None)
+OPSETS = (17, 23)  # first and last
+OLDEST_EXPORTED = 18  # by PyTorch's exporter; for 17 the graph is rewritten here
+# Attributes of operators that opset 18 introduced, and the values by which they do what opset 17 does without them.
+NEUTRAL = {"antialias": 0, "keep_aspect_ratio_policy": b"stretch", "noop_with_empty_axes": 0}
 TURNS = threading.Lock()  # PyTorch's export patches what all threads use, and two at once fail
 TOLERANCE = 1e-4  # between the file's answers and the network's, of the largest or of 1
 
@@ -52,10 +57,13 @@ class _Graph(nn.Module):
 
 
 @fork_safe
-def write(path, network, image_format, classes, maps, dtype):
+def write(path, network, image_format, classes, maps, dtype, opset):
     """Write a network to an ONNX file. Parameters and errors as in :meth:`skgcm.GCMClassifier.to_onnx`."""
     if maps not in MAPS:
         raise ValueError(f"maps={maps!r} must be 'contributions', 'weights' or None.")
+    first, last = OPSETS
+    if opset is not None and not (isinstance(opset, Integral) and first <= opset <= last):
+        raise ValueError(f"opset={opset!r} must be an integer from {first} to {last}, or None.")
     dtype = _input_dtype(dtype, image_format.value_range)
     metadata = _metadata(image_format, classes)
     try:
@@ -69,9 +77,9 @@ def write(path, network, image_format, classes, maps, dtype):
     images = _example(image_format, dtype)
     # an autocast of the user's would be recorded
     with TURNS, _flags_kept(), torch.no_grad(), torch.autocast("cpu", enabled=False):
-        content = _export(graph, images, metadata)
+        content = _export(graph, images, metadata, opset)
         _check(content, graph, images)
-    files.replace(path, content)
+    files.write(path, content)
 
 
 def _input_dtype(dtype, value_range):
@@ -114,8 +122,10 @@ def _example(image_format, dtype):
     return torch.from_numpy(values.round() if dtype == "uint8" else values).to(getattr(torch, dtype))
 
 
-def _export(graph, images, metadata):
+def _export(graph, images, metadata, opset):
     """The bytes of an ONNX file that takes any number of such images."""
+    import onnx
+
     with _quiet_exporter():
         program = torch.onnx.export(
             graph,
@@ -125,8 +135,12 @@ def _export(graph, images, metadata):
             input_names=["images"],
             output_names=graph.output_names,
             dynamic_shapes={"images": {0: "n"}},
+            opset_version=opset and int(max(opset, OLDEST_EXPORTED)),
         )
     model = program.model_proto
+    if opset is not None and opset < OLDEST_EXPORTED:
+        _rewrite_as_opset_17(model)
+    model.ir_version = onnx.helper.find_min_ir_version_for(model.opset_import)  # runtimes refuse newer ones than theirs
     # the exporter notes for its developers, node by node, a stack trace with paths of this machine
     parts = model.graph.node, model.graph.input, model.graph.output, model.graph.value_info, model.graph.initializer
     for part in (model.graph, *(one for several in parts for one in several)):
@@ -135,6 +149,27 @@ def _export(graph, images, metadata):
     for key, value in metadata.items():
         model.metadata_props.add(key=key, value=value)
     return model.SerializeToString()
+
+
+def _rewrite_as_opset_17(model):
+    """From opset 18, in place: axes of reductions become attributes, and neutral attributes go. All else is checked."""
+    import onnx
+
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        for attribute in [a for a in node.attribute if a.name in NEUTRAL]:
+            if onnx.helper.get_attribute_value(attribute) == NEUTRAL[attribute.name]:
+                node.attribute.remove(attribute)
+        reduces = node.op_type.startswith("Reduce") and node.op_type != "ReduceSum"  # which takes axes as an input
+        if reduces and len(node.input) == 2 and node.input[1] in constants:
+            axes = onnx.numpy_helper.to_array(constants[node.input.pop()])
+            node.attribute.append(onnx.helper.make_attribute("axes", axes.tolist()))
+    (imported,) = model.opset_import
+    imported.version = 17
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise RuntimeError(f"The network cannot be written with opset=17: {error} Use opset=18.") from error
 
 
 @contextmanager

@@ -95,7 +95,7 @@ def load(cls, path, device=None):
         except (MemoryError, torch.OutOfMemoryError, OSError, ModelFileError, SafetensorError):
             raise
         except Exception as error:  # whatever skorch, an optimizer or a loss raise at what only a file would tell them
-            raise ModelFileError(f"{path} cannot be loaded as a {cls.__name__}: {str(error)[:500]}") from error
+            raise ModelFileError(f"{file.called} cannot be loaded as a {cls.__name__}: {str(error)[:500]}") from error
     return classifier
 
 

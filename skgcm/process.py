@@ -2,9 +2,10 @@
 
 import functools
 import os
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 
 import torch
 
@@ -60,6 +61,7 @@ class _IEEEFloat32:
 ieee_float32 = {
     "cpu": _IEEEFloat32(torch.backends.mkldnn.conv, torch.backends.mkldnn.matmul),
     "cuda": _IEEEFloat32(torch.backends.cudnn.conv, torch.backends.cuda.matmul),
+    "mps": nullcontext(),  # it has no other float32
 }
 
 _thread = threading.local()  # .forked: this thread has come through a fork, and the workers it had have not
@@ -114,3 +116,27 @@ def default_modes():
             stack.callback(torch.set_num_threads, torch.get_num_threads())
             torch.set_num_threads(1)
         yield
+
+
+@contextmanager
+def noting_interrupts():
+    """Context that gives a list, to which the first Ctrl-C within adds itself. The second is a KeyboardInterrupt.
+
+    Only in the main thread, the only one that hears of Ctrl-C, and where it means a KeyboardInterrupt: a handler of the
+    user's stays. What is found is given back.
+    """
+    noted, before = [], signal.getsignal(signal.SIGINT)
+
+    def note(number, frame):
+        if noted:
+            before(number, frame)
+        noted.append(number)
+
+    if threading.current_thread() is not threading.main_thread() or before is not signal.default_int_handler:
+        yield noted
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -2,12 +2,15 @@
 
 import copy
 import math
+import re
+import sys
 from contextlib import nullcontext
 
 import numpy as np
 import torch
 from skorch import NeuralNetClassifier
 from skorch.callbacks import EarlyStopping, EpochTimer, PrintLog
+from skorch.exceptions import SkorchException
 from tqdm import tqdm
 
 from skgcm import heap, mosaics, second_look, sparsity
@@ -35,6 +38,32 @@ def _may_stop(callback):
     return not isinstance(callback, EpochTimer | PrintLog)
 
 
+def _write_line(text):
+    """What `verbose=2` says goes to stdout. Colours are for terminals: files would hold their codes."""
+    tqdm.write(text if sys.stdout.isatty() else re.sub(r"\x1b\[\d+m", "", text))
+
+
+def _check_criterion(criterion, n_classes, device):
+    """Raise ValueError for a loss that cannot be computed of scores (B, N) and class indices (B,)."""
+    labels = torch.arange(n_classes + 1, device=device) % n_classes  # as many as no other axis has
+    scores, cause = 1000.0 * torch.nn.functional.one_hot(labels, n_classes), None
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            loss = copy.deepcopy(criterion)(scores, labels)  # a copy, for it may count its calls
+        if loss.shape not in ((), labels.shape):
+            raise ValueError(f"it has shape {tuple(loss.shape)}, and not () or (B,)")
+        problem = "falls without limit as the right class's score rises: it wants log-probabilities"
+        problem = problem if loss.mean() < -100 else ""
+    except Exception as error:  # each loss has its own for what it cannot take
+        problem, cause = f"cannot be computed: {str(error).rstrip('.')}", error
+    if problem:
+        raise ValueError(
+            f"The criterion {type(criterion).__name__} {problem}. The network gives scores (B, N), whose softmax are "
+            "the probabilities, and class indices (B,). Use a loss for these, like torch.nn.CrossEntropyLoss, which "
+            "takes the logarithm of the softmax itself."
+        ) from cause
+
+
 class GCMNet(NeuralNetClassifier):
     """skorch's net for rows of pixels and integer labels.
 
@@ -42,8 +71,8 @@ class GCMNet(NeuralNetClassifier):
     --------------------------
     image_format : skgcm.images.ImageFormat
     augment : None, "shift", "shift+flip" or callable (B, D, R, C) -> (B, D, R, C)
-    precision : torch.dtype
-        bfloat16 trains under autocast; weights, scores and loss stay float32.
+    precision : {"float32", "bfloat16"}
+        "bfloat16" trains under autocast; weights, scores and loss stay float32.
     lr_schedule : {"one-cycle", "constant"}
     mosaic : int
         Every third batch is laid out as mosaics: of side 2 to this one, in turn; 0: none.
@@ -99,7 +128,7 @@ class GCMNet(NeuralNetClassifier):
         return {**super().__getstate__(), "shuffling_": None, "augmenting_": None, "step_": None}
 
     def get_default_callbacks(self):
-        return [("epoch_timer", EpochTimer())] + [("print_log", PrintLog())] * (self.verbose > 1)
+        return [("epoch_timer", EpochTimer())] + [("print_log", PrintLog(sink=_write_line))] * (self.verbose > 1)
 
     def initialize_module(self):
         generator = torch.Generator().manual_seed(self.seed)
@@ -187,16 +216,26 @@ class GCMNet(NeuralNetClassifier):
                 epoch["batches"].clear()
         return self
 
-    def fit_loop(self, X, y=None, checkpoint=None):
-        """Train for `max_epochs`; with a :class:`skgcm.checkpoint.Checkpoint`, for those that it has not seen."""
+    def fit_loop(self, X, y=None, checkpoint=None, validation=None, interrupts=()):
+        """Train for `max_epochs`; with a :class:`skgcm.checkpoint.Checkpoint`, for those that it has not seen.
+
+        `validation` is (X, y) that are held out instead of a part of X. The epoch in which `interrupts` are no longer
+        empty is the last.
+        """
+        _check_criterion(getattr(self.criterion_, "_orig_mod", self.criterion_), self.network.n_classes, self.device)
         done = 0 if checkpoint is None else checkpoint.restore(self)
         epochs = self.max_epochs
         self.shuffling_, self.augmenting_ = torch.Generator(), torch.Generator(self.device)
-        low = None if self.precision == torch.float32 else self.precision
+        low = None if self.precision == "float32" else getattr(torch, self.precision)
         on_cuda = self.augmenting_.device.type == "cuda"
         if on_cuda and self.fused_norm:
             fuse_norms(self.network)
-        train, valid = self.get_split_datasets(X, y)
+        if validation is None:
+            train, valid = self.get_split_datasets(X, y)
+        else:
+            train, valid = self.get_dataset(X, y), self.get_dataset(*validation)
+        if valid is None:
+            self._check_monitors(lambda name: not name.startswith("valid_loss"))
         datasets = {"dataset_train": train, "dataset_valid": valid}
         batches = self.get_iterator(train, training=True)
         held_out = None if valid is None else self.get_iterator(valid)
@@ -223,7 +262,7 @@ class GCMNet(NeuralNetClassifier):
                 stopped = self._stopped(datasets)
                 if checkpoint is not None:
                     checkpoint.save(self, finished=stopped or epoch + 1 == epochs)
-                if stopped:
+                if stopped or interrupts:
                     break
         self._set_training(False)
         for group, peak in zip(scheduled, peaks, strict=True):
@@ -238,7 +277,21 @@ class GCMNet(NeuralNetClassifier):
             if not any(_may_stop(callback) for _, callback in self.callbacks_):
                 raise
             return True
+        except (KeyError, SkorchException, ValueError):  # what skorch's raise for a name that is not in the history
+            self._check_monitors(self.history[-1].__contains__)
+            raise
         return False
+
+    def _check_monitors(self, is_recorded):
+        """Raise ValueError for a callback that watches a name for which `is_recorded` is False."""
+        for _, callback in self.callbacks_:
+            monitor = getattr(callback, "monitor", None)
+            if isinstance(monitor, str) and not is_recorded(monitor):
+                raise ValueError(
+                    f"The callback {type(callback).__name__} has monitor={monitor!r}, which is not recorded in this "
+                    "fit. train_loss always is, and valid_loss where images are held out: by early_stopping=True, or "
+                    "fit(X, y, validation_data=(X_valid, y_valid)). Other names come from earlier callbacks."
+                )
 
     def _plan(self, peaks, epoch, epochs, steps):
         """For each step of an epoch: the learning rates of the scheduled parameter groups, and what is trained for."""

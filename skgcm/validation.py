@@ -9,6 +9,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
 from skgcm import images, labels
+from skgcm.arrays import as_numpy
 
 
 @contextmanager
@@ -42,7 +43,7 @@ def check_labels(estimator, y, n):
     if y is None:
         raise ValueError(f"{type(estimator).__name__} requires y to be passed, but the target y is None.")
     with naming("y"), np.errstate(invalid="ignore"):  # numbers too large for an integer are no labels, and no warning
-        y = column_or_1d(y, warn=True)
+        y = column_or_1d(as_numpy(y), warn=True)
         assert_all_finite(y, input_name="y")
         if y.dtype.kind not in "biufUTSO":
             raise ValueError(f"y has dtype {y.dtype}. Class labels are integers, strings or booleans.")

@@ -70,3 +70,10 @@ def test_memory_that_pytorch_has_kept_on_a_gpu_is_free(monkeypatch):
     assert batches.fits(25, torch.device("cuda"))
     assert not batches.fits(26, torch.device("cuda"))
     assert not batches.fits(1, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.int64, np.float32])
+def test_mps_gets_no_numbers_that_it_lacks(dtype):
+    data = Dataset(np.arange(4, dtype=dtype)[:, None], np.arange(4))
+    assert {X.dtype for X, _ in Batches(data, 2, device="mps")} == {torch.float32}
+    assert next(iter(Batches(_dataset(2), 2, device="mps")))[0].dtype == torch.uint8

@@ -26,14 +26,25 @@ def test_few_images_come_in_small_batches(n, size):
 @pytest.mark.parametrize(
     ("found", "expected"),
     [
-        ({"cpu_name": "AMD EPYC", "avx512_bf16": True}, torch.bfloat16),
-        ({"cpu_name": "Intel Xeon", "avx512_bf16": True}, torch.float32),
-        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, torch.bfloat16),
-        ({"cpu_name": "AMD EPYC"}, torch.float32),
-        ({}, torch.float32),
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": True}, "bfloat16"),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True}, "float32"),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, "bfloat16"),
+        ({"cpu_name": "AMD EPYC"}, "float32"),
+        ({}, "float32"),
     ],
     ids=["AMD", "Intel without AMX", "AMX", "no bfloat16", "another architecture"],
 )
 def test_bfloat16_where_it_is_faster(monkeypatch, found, expected):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
     assert building.resolve_precision("auto", torch.device("cpu")) == expected
+
+
+@pytest.mark.parametrize("device", ["mps", torch.device("mps"), "mps:0"])
+def test_mps_is_a_device_where_pytorch_has_it(device, monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=r"device=.*mps.*, but PyTorch has no MPS here\. Use device='auto' or 'cpu'"):
+        building.resolve_device(device)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert building.resolve_device(device).type == "mps"
+    assert building.resolve_precision("auto", torch.device("mps")) == "float32"
+    assert building.resolve_device("auto").type != "mps"

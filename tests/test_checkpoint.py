@@ -1,16 +1,19 @@
 import errno
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from sklearn.model_selection import GridSearchCV, cross_val_score
 
-from skgcm import GCMClassifier, building, container, training
+from skgcm import GCMClassifier, building, container, files, training
 from skgcm.checkpoint import Checkpoint
 
 TINY = {"encoder_width": 4, "decoder_width": 4, "batch_size": 8, "max_epochs": 3, "device": "cpu", "random_state": 0}
@@ -205,7 +208,7 @@ def finished(tmp_path_factory):
 
 
 AUTO = building.resolve_precision("auto", torch.device("cpu"))
-OTHER_PRECISION = "float32" if torch.bfloat16 == AUTO else "bfloat16"
+OTHER_PRECISION = "float32" if AUTO == "bfloat16" else "bfloat16"
 OTHERS = {
     "lr": (0.1, r"lr=0\.1 was 0\.05"),
     "max_epochs": (4, "max_epochs=4 was 3"),
@@ -328,13 +331,16 @@ def test_what_cannot_be_restored_is_named_before_training(params, message, path,
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("absent/run.ckpt", r"folder '.*absent' does not exist\. Create it"), ("", "is a folder. Name a file: ")],
-    ids=["no-folder", "a-folder"],
+    [
+        ("absent/run.ckpt", r"folder '.*absent' does not exist\. Create it"),
+        ("absent/", r"checkpoint='.*absent/': this folder does not exist\. Create it"),
+    ],
+    ids=["no-folder", "folder"],
 )
 def test_a_path_where_no_file_can_be_is_an_error_before_training(name, message, tmp_path, monkeypatch):
     monkeypatch.setattr(training.GCMNet, "train_step", None)
     with pytest.raises(ValueError, match=message):
-        GCMClassifier(**TINY, checkpoint=tmp_path / name).fit(*draw())
+        GCMClassifier(**TINY, checkpoint=f"{tmp_path}/{name}").fit(*draw())
 
 
 def _flipped(path):
@@ -489,7 +495,7 @@ def test_a_process_killed_within_a_write_goes_on_from_the_epoch_before(path):
     finally:
         child.kill()
         child.wait()
-    assert len(list(path.parent.iterdir())) == 2
+    assert len(list(path.parent.iterdir())) == 3  # and the lock, which no longer holds
     assert container.read(path, "checkpoint")[0]["history/epoch"].tolist() == [1]
     assert_same(GCMClassifier(**TINY, checkpoint=path).fit(*draw()), GCMClassifier(**TINY).fit(*draw()))
     assert list(path.parent.iterdir()) == [path]
@@ -498,3 +504,106 @@ def test_a_process_killed_within_a_write_goes_on_from_the_epoch_before(path):
 def test_nothing_is_said_without_need(path, capfd):
     GCMClassifier(**TINY, checkpoint=path).fit(*draw())
     assert capfd.readouterr() == ("", "")
+
+
+# ---- several fits ------------------------------------------------------------------------------------------------
+
+HOLDER = """
+import sys, time
+from test_checkpoint import TINY, draw
+from skgcm import GCMClassifier, training
+
+step = training.GCMNet.train_step
+def slow(self, *args, **kwargs):
+    out = step(self, *args, **kwargs)
+    if len(self.history) == 2:
+        open(sys.argv[2], "x").close()
+        time.sleep(60)
+    return out
+
+training.GCMNet.train_step = slow
+GCMClassifier(**TINY, checkpoint=sys.argv[1]).fit(*draw())
+"""
+
+
+def test_a_file_in_use_is_an_error_until_the_process_that_uses_it_is_killed(path):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    environment["OMP_NUM_THREADS"] = str(torch.get_num_threads())
+    reached = path.parent / "reached"
+    child = subprocess.Popen([sys.executable, "-c", HOLDER, str(path), str(reached)], env=environment)
+    start = time.monotonic()
+    try:
+        while not reached.exists():
+            assert child.poll() is None
+            assert time.monotonic() - start < 60
+            time.sleep(0.001)
+        content = path.read_bytes()
+        with pytest.raises(ValueError, match=r"in use by another fit.* folds .* name a folder: checkpoint='"):
+            GCMClassifier(**TINY, checkpoint=path).fit(*draw())
+        assert path.read_bytes() == content
+    finally:
+        child.kill()
+        child.wait()
+    reached.unlink()
+    assert_same(GCMClassifier(**TINY, checkpoint=path).fit(*draw()), GCMClassifier(**TINY).fit(*draw()))
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_thread_that_uses_a_file_keeps_others_from_it(path, monkeypatch):
+    step, errors = training.GCMNet.train_step, []
+
+    def stepping(net, *args, **kwargs):
+        if not errors:
+            with ThreadPoolExecutor(1) as executor:
+                errors.append(executor.submit(GCMClassifier(**TINY, checkpoint=path).fit, *draw()).exception())
+        return step(net, *args, **kwargs)
+
+    monkeypatch.setattr(training.GCMNet, "train_step", stepping)
+    GCMClassifier(**TINY, checkpoint=path).fit(*draw())
+    assert isinstance(errors[0], ValueError)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_where_nothing_can_be_locked_fits_go_on(path, monkeypatch):
+    def refusing(*args):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(files, "_lock_descriptor", refusing)
+    GCMClassifier(**TINY, checkpoint=path).fit(*draw())
+    assert container.read(path, "checkpoint")[1]["finished"]
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_folds_have_files_of_their_own_in_a_folder(n_jobs, tmp_path, monkeypatch):
+    X, y = draw()
+    params = {"cv": 3, "error_score": "raise"}
+    expected = cross_val_score(GCMClassifier(**TINY), X, y, **params)
+    clf = GCMClassifier(**TINY, checkpoint=tmp_path)
+    np.testing.assert_array_equal(cross_val_score(clf, X, y, n_jobs=n_jobs, **params), expected)
+    names = [path.name for path in tmp_path.iterdir()]
+    assert len(names) == 3
+    assert all(re.fullmatch(r"[0-9a-f]{16}\.ckpt", name) for name in names)
+    monkeypatch.setattr(training.GCMNet, "train_step", None)
+    np.testing.assert_array_equal(cross_val_score(clf, X, y, **params), expected)  # nothing is trained again
+
+
+def test_a_search_that_was_interrupted_goes_on_in_its_folder(tmp_path, monkeypatch):
+    X, y = draw()
+    grid = {"lr": [0.01, 0.1]}
+    expected = GridSearchCV(GCMClassifier(**TINY), grid, cv=2).fit(X, y)
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "save", raising(Checkpoint.save, 8, after=True))
+        with pytest.raises(KeyboardInterrupt):
+            GridSearchCV(GCMClassifier(**TINY, checkpoint=tmp_path), grid, cv=2).fit(X, y)
+    calls = []
+    save = Checkpoint.save
+    monkeypatch.setattr(Checkpoint, "save", lambda *args, **kwargs: (calls.append(1), save(*args, **kwargs)))
+    found = GridSearchCV(GCMClassifier(**TINY, checkpoint=tmp_path), grid, cv=2).fit(X, y)
+    assert len(calls) == 3 * 5 - 8
+    np.testing.assert_array_equal(found.cv_results_["mean_test_score"], expected.cv_results_["mean_test_score"])
+    assert_same(found.best_estimator_, expected.best_estimator_)
+
+
+def test_folds_that_follow_each_other_in_one_file_are_told_of_folders(path):
+    with pytest.raises(ValueError, match=r"holds another fit: .* a folder has a file for each fit, for the folds"):
+        cross_val_score(GCMClassifier(**TINY, checkpoint=path), *draw(), cv=2, error_score="raise")

@@ -1,5 +1,8 @@
 import inspect
+import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -9,6 +12,7 @@ from PIL import Image
 from scipy.sparse import csr_array
 from sklearn.base import clone
 from sklearn.datasets import load_digits
+from sklearn.pipeline import make_pipeline
 from skorch.callbacks import ProgressBar
 
 from skgcm import ContributionDisplay, GCMClassifier
@@ -120,8 +124,15 @@ def test_any_size_shows_a_whole_frame(clf, colour):
     evidence = clf.explain(frame, "all", any_size=True)
     assert evidence.cwm.shape == (2, 3, 30, 24)
     same(evidence.ccm.mean(axis=(2, 3, 4)), evidence.scores)
-    with pytest.raises(ValueError, match="this classifier was fitted on"):
-        clf.explain(frame)
+    same(clf.decision_function(frame, any_size=True), evidence.scores)
+    np.testing.assert_array_equal(clf.predict(frame, any_size=True), evidence.scores.argmax(1))
+    proba = clf.predict_proba(frame, any_size=True)
+    np.testing.assert_allclose(proba, torch.tensor(evidence.scores).softmax(1), atol=1e-6)
+    np.testing.assert_allclose(clf.predict_log_proba(frame, any_size=True), np.log(proba), atol=1e-5)
+    np.testing.assert_array_equal(make_pipeline(clf).predict(frame, any_size=True), clf.predict(frame, any_size=True))
+    for ask in (clf.explain, clf.predict, clf.predict_proba, clf.predict_log_proba, clf.decision_function):
+        with pytest.raises(ValueError, match="this classifier was fitted on"):
+            ask(frame)
     with pytest.raises(ValueError, match=r"must have shape \(n, rows, columns, 3\)"):
         clf.explain(frame[..., 0], any_size=True)
 
@@ -801,3 +812,32 @@ def test_real_colour_images_are_recognised(cifar10):
     X, y, X_test, y_test = cifar10
     clf = GCMClassifier(max_epochs=3, random_state=0, device="cpu").fit(X[:5000], y[:5000])
     assert clf.score(X_test[:1000], y_test[:1000]) > 0.3
+
+
+def test_labels_come_as_tensors_and_columns(colour):
+    X, y = (a[:30] for a in colour)
+    clf = GCMClassifier(**SMALL).fit(X, torch.tensor(y))
+    for labels in (torch.tensor(y), y[:, None], [[label] for label in y.tolist()], [torch.tensor(i) for i in y]):
+        np.testing.assert_array_equal(clf.score(X, labels), clf.score(X, y))
+    weights = torch.ones(30, requires_grad=True)
+    assert clf.score(X, torch.tensor(y), sample_weight=weights) == clf.score(X, y)
+    same(clf.explain(X, torch.tensor(y)[:, None]).scores, clf.explain(X, y[:, None]).scores)
+    with pytest.warns(match="column-vector"):
+        clf.partial_fit(X, torch.tensor(y)[:, None])
+
+
+ARRAY_API = """
+import sklearn, torch
+from skgcm import GCMClassifier
+X, y = torch.rand(20, 8, 8), torch.arange(20) % 2
+with sklearn.config_context(array_api_dispatch=True):
+    clf = GCMClassifier(max_epochs=1, device="cpu", early_stopping=True, class_weight="balanced").fit(X, y)
+    clf.score(X, y), clf.predict_proba(X), clf.explain(X, y[:, None])
+    clf.set_params(class_weight=None).partial_fit(X, y)
+    clf.transform(X)
+"""
+
+
+def test_tensors_under_array_api_dispatch():
+    environment = {**os.environ, "SCIPY_ARRAY_API": "1"}
+    subprocess.run([sys.executable, "-W", "error", "-c", ARRAY_API], env=environment, check=True)

@@ -1,10 +1,13 @@
+import functools
+
 import numpy as np
 import pytest
+import torch
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
 from skgcm._layout import Layout, fit_text, text_width
-from skgcm.display import ContributionDisplay, signed_colormap
+from skgcm.display import ContributionDisplay, grey_colormap, signed_colormap
 from skgcm.explanation import Explanation
 
 matplotlib = pytest.importorskip("matplotlib")
@@ -286,6 +289,66 @@ def test_a_users_layout_setting_moves_nothing():
     assert places[0] == places[1]
 
 
+SETTINGS = {  # of a user's matplotlibrc
+    "origin": {"image.origin": "lower"},
+    "colours of images": {"image.cmap": "jet", "image.lut": 2},
+    "resampling": {"image.interpolation": "bicubic", "image.interpolation_stage": "rgba", "image.resample": False},
+    "shape": {"image.aspect": "auto", "axes.autolimit_mode": "round_numbers", "axes.xmargin": 0.4, "axes.ymargin": 0.4},
+    "spines": {"axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False, "axes.linewidth": 9},
+    "places of text": {
+        "axes.titlelocation": "left",
+        "axes.titley": 0.2,
+        "xaxis.labellocation": "left",
+        "yaxis.labellocation": "top",
+    },
+    "latex": {"text.usetex": True},
+    "mathematics": {"text.parse_math": False, "axes.formatter.use_mathtext": True, "axes.formatter.limits": (0, 0)},
+    "ticks": {"ytick.labelright": True, "ytick.labelleft": False, "ytick.right": False, "ytick.minor.visible": True},
+    "ticks of images": {"xtick.top": True, "xtick.labeltop": True, "xtick.minor.visible": True},
+    "grid": {"axes.grid": True, "axes.grid.which": "both", "axes.axisbelow": False, "grid.linewidth": 9},
+    "sketch": {"path.sketch": (9, 9, 9)},
+    "layout": {"figure.autolayout": True},
+    "classic": {"_internal.classic_mode": True},
+    "lines": {"lines.linewidth": 9, "patch.linewidth": 9, "patch.facecolor": "red", "patch.force_edgecolor": True},
+}
+
+
+@functools.cache
+def drawn(setting=None):
+    """What the canvas shows with a user's settings, which also hold while it is drawn."""
+    evidence = make(n=1, k=2, shape=(8, 8, 1))
+    with plt.rc_context(SETTINGS.get(setting)):
+        figure = evidence.plot(y=evidence.classes[:, :1]).figure_
+        figure.canvas.draw()
+        return np.array(figure.canvas.buffer_rgba())
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_users_settings_do_not_change_what_is_shown(setting):
+    np.testing.assert_array_equal(drawn(setting), drawn())
+
+
+def test_text_and_background_follow_the_users_style():
+    with plt.style.context("dark_background"):
+        display = make(labels=np.array(["$x_1", "b", "c"])).plot()
+        assert display.figure_.get_facecolor() == (0, 0, 0, 1)
+        assert display.axes_[0, 0, 0].title.get_color() == display.colorbar_.ax.yaxis.label.get_color() == "white"
+
+
+def test_images_with_the_first_row_above():
+    with plt.rc_context({"image.origin": "lower"}):
+        ax = plt.figure().add_subplot()
+        for display in (make().plot(), make().plot(ax=ax)):
+            for axes in (*display.image_axes_, *display.axes_.flat):
+                assert axes.get_ylim() == (7.5, -0.5)
+
+
+def test_grey_images_have_all_their_steps():
+    steps = grey_colormap()(np.arange(256), bytes=True)
+    np.testing.assert_allclose(steps[:, :3], np.arange(256)[:, None].repeat(3, axis=1), rtol=0, atol=1)  # of rounding
+    assert make(shape=(8, 8, 1)).plot().image_axes_[0].images[0].cmap == grey_colormap()
+
+
 def test_pixels_stay_squares_and_none_is_skipped():
     assert make().plot().axes_[0, 0, 0].images[0].get_interpolation() == "nearest"
     stripes = np.zeros((1, 1, 1200, 1200), np.float32)
@@ -368,13 +431,13 @@ def test_from_estimator_wants_a_fitted_one():
     [
         ({"kind": "heat"}, r"kind='heat' is not one of \('contribution', 'spotlight'\)"),
         ({"y": ["cat"]}, r"y has shape \(1,\); expected \(2,\)"),
-        ({"y": [["cat"], ["dog"]]}, r"y has shape \(2, 1\); expected \(2,\)"),
+        ({"y": [["cat", "dog"]]}, r"y has shape \(1, 2\); expected \(2,\)"),
         ({"y": "cat"}, r"y has shape \(\); expected \(2,\)"),
         ({"y": [1, 2]}, r"y has dtype int64 and holds numbers, .*<U4, are text: no label is equal to another"),
         ({"y": np.array([1, None], object)}, "y has dtype object and holds numbers"),
         ({"y": [b"cat", b"dog"]}, r"y has dtype \|S3 and holds bytes"),
     ],
-    ids=["kind", "too few", "column", "bare label", "numbers", "objects", "bytes"],
+    ids=["kind", "too few", "row", "bare label", "numbers", "objects", "bytes"],
 )
 def test_errors_say_what_was_given_and_what_is_expected(arguments, message):
     with pytest.raises(ValueError, match=message):
@@ -385,3 +448,14 @@ def test_errors_say_what_was_given_and_what_is_expected(arguments, message):
 def test_nothing_to_draw():
     with pytest.raises(ValueError, match="0 images"):
         make()[:0].plot()
+
+
+@pytest.mark.parametrize("y", [np.array([["dog"], ["cat"]]), [["dog"], ["cat"]], np.array(["dog", "cat"])])
+def test_true_labels_may_be_a_column(y):
+    display = make(n=2, k=3).plot(y=y)
+    assert display.image_axes_[0].get_xlabel() == "true: dog"
+    assert set(display.frames_) == {(0, 1), (1, 0)}
+
+
+def test_true_labels_may_be_a_tensor():
+    assert set(make(n=2, k=2, labels=np.array([3, 7])).plot(y=torch.tensor([[7], [3]])).frames_) == {(0, 1), (1, 0)}

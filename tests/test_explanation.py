@@ -2,6 +2,8 @@ import sys
 
 import numpy as np
 import pytest
+import torch
+from scipy.ndimage import find_objects, label
 
 from skgcm.explanation import Explanation
 
@@ -119,6 +121,8 @@ def test_without_matplotlib_plot_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     with pytest.raises(ImportError, match="pip install matplotlib"):
         make().plot()
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert make().to_images().shape == (5, 3, 4, 6, 4)
 
 
 # ---- arithmetic ----
@@ -264,3 +268,115 @@ def test_dark_maps_contribute_where_the_image_is_dark():
     np.testing.assert_array_equal(evidence.contrast("dog").mean(axis=(2, 3, 4)), [[1, 0]])
     np.testing.assert_array_equal(evidence.contrast().mean(axis=(2, 3, 4)), [[0.5, -0.5]])
     assert evidence[0].cwm_dark_mean.shape == (1, 1, 2)
+
+
+def test_tensors_with_a_gradient_are_taken():
+    images, cwm = torch.rand(2, 4, 5, 3, requires_grad=True), torch.rand(2, 2, 4, 5, requires_grad=True)
+    evidence = Explanation(images, cwm, torch.rand(2, 2, requires_grad=True), torch.tensor([[0, 1], [1, 0]]))
+    np.testing.assert_array_equal(evidence.images, images.detach().numpy())
+    box = torch.tensor([0.0, 0, 2, 2], requires_grad=True)
+    np.testing.assert_array_equal(evidence.region_scores(box), evidence.region_scores((0, 0, 2, 2)))
+
+
+# ---- boxes and pictures ----------------------------------------------------------------------------------------------
+
+
+def of_map(*maps):
+    """An explanation of one white image whose contributions are these maps, one a class."""
+    maps = np.array(maps, dtype=np.float32)
+    return Explanation(np.ones((1, *maps.shape[1:], 1)), maps[None], maps.mean((1, 2))[None], [np.arange(len(maps))])
+
+
+def inside(boxes, shape):
+    mask = np.zeros(shape, bool)
+    for left, top, right, bottom in boxes:
+        mask[top:bottom, left:right] = True
+    return mask
+
+
+def test_boxes_are_those_of_blobs_the_strongest_first():
+    one = np.full((9, 12), -1.0)
+    one[1:3, 2:5] = 1
+    one[5:8, 7:9] = 2
+    one[3, 5] = 1  # touches the first at a corner
+    none, whole = np.full((9, 12), -3.0), np.full((9, 12), 0.1)
+    first, second, third = of_map(one, none, whole).boxes(1)[0]
+    assert first.tolist() == [[7, 5, 9, 8], [2, 1, 6, 4]]
+    assert first.dtype == np.int64
+    assert second.shape == (0, 4)
+    assert third.tolist() == [[0, 0, 12, 9]]
+    assert of_map(one).boxes(0.5)[0][0].tolist() == [[7, 5, 9, 8]]  # 12 of 19
+
+
+@pytest.mark.parametrize("share", [1e-9, 0.3, 0.9, 0.99, 1])
+def test_boxes_hold_the_share_and_higher_thresholds_do_not(share):
+    evidence = make(n=3, k=2, shape=(7, 9, 3))
+    for i, j in np.ndindex(3, 2):
+        positive = np.maximum(evidence.pixel_contributions[i, j], 0).astype(np.float64)
+        boxes = evidence.boxes(share)[i][j]
+        assert (positive * inside(boxes, (7, 9))).sum() >= share * positive.sum() * (1 - 1e-12)
+        for value in np.unique(positive[positive > 0])[::-1]:  # from the highest threshold down, the first that holds
+            labels, count = label(positive >= value, structure=np.ones((3, 3)))
+            expected = inside([(c.start, r.start, c.stop, r.stop) for r, c in find_objects(labels)], (7, 9))
+            if (positive * expected).sum() >= share * positive.sum():
+                break
+        assert len(boxes) == count
+        np.testing.assert_array_equal(inside(boxes, (7, 9)), expected)
+        sums = [(positive * inside([box], (7, 9))).sum() for box in boxes]
+        assert sums == sorted(sums, reverse=True)
+    parts = evidence.region_scores(np.array([one[0][0] for one in evidence.boxes(share)]))
+    assert parts.shape == (3, 2)
+
+
+@pytest.mark.parametrize("share", [0, -1, 1.1, np.nan, "0.9", True, None])
+def test_a_share_that_is_none_is_named(share):
+    with pytest.raises(ValueError, match=r"share=.* must be a number above 0 and at most 1"):
+        make().boxes(share)
+
+
+def test_boxes_of_what_is_not_finite_are_an_error():
+    with pytest.raises(ValueError, match="not finite"):
+        of_map([[np.nan, 1.0]]).boxes()
+
+
+def test_pictures_have_the_colours_of_their_signs():
+    evidence = of_map([[2.0, 1.0, 0.0, -1.0, -2.0, np.nan]])
+    maps, layers, overlays = (evidence.to_images(kind, scale=2)[0, 0, 0] for kind in ("map", "layer", "overlay"))
+    assert maps.dtype == layers.dtype == overlays.dtype == np.uint8
+    assert maps[[0, 2, 4]].tolist() == [[0x67, 0, 0x1F, 255], [255, 255, 255, 255], [5, 0x30, 0x61, 255]]
+    assert layers[:, 3].tolist() == [255, 128, 0, 128, 255, 0]
+    assert layers[0, 0] > layers[0, 2]  # red
+    assert layers[4, 2] > layers[4, 0]  # blue
+    np.testing.assert_array_equal(overlays[[0, 4]], layers[[0, 4]])
+    assert overlays[2].tolist() == [255, 255, 255, 255]  # the image, which is white
+    np.testing.assert_allclose(overlays[1, :3], (255 + layers[1, :3].astype(float)) / 2, atol=1)
+    assert maps[5].tolist() == layers[5].tolist() == overlays[5].tolist() == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("kind", ["map", "layer", "overlay"])
+def test_pictures_have_one_scale_or_the_one_given(kind):
+    evidence = make(n=3, k=2)
+    pictures = evidence.to_images(kind)
+    assert pictures.shape == (3, 2, 4, 6, 4)
+    magnitudes = np.abs(evidence.pixel_contributions)
+    np.testing.assert_array_equal(pictures, evidence.to_images(kind, scale=np.percentile(magnitudes, 99.5)))
+    np.testing.assert_array_equal(pictures[1:], evidence[1:].to_images(kind, scale=np.percentile(magnitudes, 99.5)))
+    assert evidence[:0].to_images(kind).shape == (0, 2, 4, 6, 4)
+    black = of_map(np.zeros((4, 6))).to_images(kind)
+    assert len(np.unique(black.reshape(-1, 4), axis=0)) == 1
+
+
+@pytest.mark.parametrize("shape", [(4, 6, 1), (4, 6, 3), (4, 6, 5)])
+def test_an_overlay_without_evidence_is_the_image_in_grey(shape):
+    evidence = make(n=2, k=1, shape=shape, labels=("cat",))
+    evidence = Explanation(evidence.images, 0 * evidence.cwm, evidence.scores, evidence.classes)
+    expected = np.rint(255 * evidence.images.mean(axis=-1))
+    np.testing.assert_array_equal(evidence.to_images()[:, 0, ..., :3], np.repeat(expected[..., None], 3, axis=-1))
+
+
+def test_arguments_of_pictures_that_are_none_are_named():
+    with pytest.raises(ValueError, match=r"kind='heat' is not one of \('map', 'layer', 'overlay'\)"):
+        make().to_images("heat")
+    for scale in (0, -1, np.inf, np.nan, "1", True):
+        with pytest.raises(ValueError, match=r"scale=.* must be a positive finite number"):
+            make().to_images(scale=scale)

@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from skgcm import GCMClassifier
 from skgcm.metrics import (
@@ -349,7 +350,7 @@ def test_the_mean_of_booleans_is_what_most_are():
         ({"fill": "white"}, "fill='white' is not one of"),
         ({"maps": np.ones((1, 3, 2))}, r"maps of shape \(1, 3, 2\) are not one map"),
         ({"y": [0, 1]}, "inconsistent numbers of samples"),
-        ({"y": [[0]]}, "must hold a position 0 .. 1"),
+        ({"y": [[0, 1]]}, "must hold a position 0 .. 1"),
         ({"y": [-1]}, "must hold a position 0 .. 1"),
         ({"y": [2]}, "must hold a position 0 .. 1"),
         ({"y": [True]}, "must hold a position 0 .. 1"),
@@ -360,3 +361,34 @@ def test_errors_of_the_curves(curve, changes, message):
     params = {"maps": np.ones((1, 2, 2)), "y": [0], **changes}
     with pytest.raises(ValueError, match=message):
         curve(brightness, np.ones((1, 2, 2)), **params)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_tensors_with_a_gradient_are_measured(dtype):
+    maps, scores = np.array([[[[1.0, 3.0]], [[0.0, 1.0]]]] * 2), np.array([[2.0, 0.5]] * 2)
+    tensors = [torch.tensor(array, dtype=dtype, requires_grad=True) for array in (maps, scores)]
+    y, boxes = torch.tensor([[0], [0]]), torch.tensor([[0.0, 0, 1, 1]] * 2, requires_grad=True)
+    assert additivity_error(*tensors) == 0
+    assert decline_ratio(*tensors, y) == 0
+    for given in (boxes, list(boxes), [boxes[:1], boxes[:1]]):
+        np.testing.assert_array_equal(energy_in_boxes(tensors[0][:, 0], given), [0.25, 0.25])
+        np.testing.assert_array_equal(pointing_game(tensors[0][:, 0], given), [False, False])
+
+    def proba(X):
+        return torch.stack([torch.as_tensor(X).mean((1, 2)), torch.zeros(len(X))], 1).requires_grad_()
+
+    for curve in (deletion_curve, insertion_curve):
+        found = curve(proba, tensors[0][:, 0], tensors[0][:, 0], y, fill="black", n_steps=1).probabilities
+        np.testing.assert_array_equal(sorted(found), [0, 2])
+
+
+def test_the_grid_game_takes_tensors_with_a_gradient():
+    X, y = np.full((4, 2, 2), [[[1]], [[2]], [[3]], [[4]]]), np.array([1, 2, 3, 4])
+
+    def explain(grids, labels):
+        maps = np.asarray(grids)[:, None] == np.asarray(labels)[:, :, None, None]
+        return torch.tensor(maps, dtype=torch.float32, requires_grad=True)
+
+    X, proba = torch.tensor(X, dtype=torch.float32).requires_grad_(), torch.eye(4, requires_grad=True)
+    for labels in (torch.tensor(y), torch.tensor(y)[:, None]):
+        assert grid_pointing_game(explain, X, labels, proba, side=2).mean == 1

@@ -1,3 +1,5 @@
+import functools
+import io
 import json
 import math
 import os
@@ -46,6 +48,9 @@ CASES = {
     "one-stage": ({"n_stages": 1}, (5, 7, 4), BYTES, BOOLEANS, "contributions"),
     "no-maps": ({}, (16, 16, 3), BYTES, list(range(20)), None),
 }
+# The others have the default. 17 is rewritten here, so that it is tried with all layers that there are.
+OPSETS = dict.fromkeys(["odd-size", "both", "unshared", "clipped", "deconvolution", "no-maps"], 17)
+OPSETS |= {"both-two-stages": 18, "unshared-deconvolution": 21, "clipped-both-unshared": 19, "one-stage": 23}
 
 
 def draw(n, shape, values, seed=0):
@@ -100,8 +105,13 @@ def exported(quick, tmp_path_factory):
 def test_graph_has_the_answers_of_explain(case, tmp_path):
     params, shape, values, labels, maps = CASES[case]
     clf, path = fit(params, shape, values, labels), tmp_path / "model.onnx"
-    clf.to_onnx(path, maps)
+    opset = OPSETS.get(case)
+    clf.to_onnx(path, maps, opset=opset)
     onnx.checker.check_model(path, full_check=True)
+    model = onnx.load(path)
+    (imported,) = model.opset_import
+    assert opset in (None, imported.version)
+    assert model.ir_version == onnx.helper.find_min_ir_version_for([imported])
     session = start(path)
 
     metadata = session.get_modelmeta().custom_metadata_map
@@ -253,6 +263,9 @@ def test_errors_say_what_to_do(quick, tmp_path, monkeypatch):
         GCMClassifier().to_onnx(path)
     with pytest.raises(ValueError, match="maps='ccm' must be 'contributions', 'weights' or None"):
         quick.to_onnx(path, maps="ccm")
+    for opset in (16, 24, "17", 17.0, False):
+        with pytest.raises(ValueError, match=rf"opset={opset!r} must be an integer from 17 to 23, or None"):
+            quick.to_onnx(path, opset=opset)
     with pytest.raises(ValueError, match="dtype='float64' must be 'uint8', 'float32' or None"):
         quick.to_onnx(path, dtype="float64")
     signed = fit({"n_stages": 1}, (4, 6, 1), SIGNED, INTEGERS)
@@ -268,3 +281,24 @@ def test_errors_say_what_to_do(quick, tmp_path, monkeypatch):
             with pytest.raises(ImportError, match=message):
                 quick.to_onnx(path)
     assert not path.exists()
+
+
+def test_a_file_object_is_written(quick, exported, monkeypatch, tmp_path):
+    file, X = io.BytesIO(), draw(5, (4, 6, 1), DIGITS)
+    quick.to_onnx(file)
+    expected = run(start(exported), X)
+    for name, array in run(start(file.getvalue()), X).items():
+        np.testing.assert_array_equal(array, expected[name])
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    quick.to_onnx("~/model.onnx", None)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_what_opset_17_does_not_have_is_an_error():
+    node = onnx.helper.make_node("BitwiseNot", ["images"], ["scores"])  # of opset 18
+    value = functools.partial(onnx.helper.make_tensor_value_info, elem_type=onnx.TensorProto.INT32, shape=[1])
+    graph = onnx.helper.make_graph([node], "graph", [value("images")], [value("scores")])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
+    with pytest.raises(RuntimeError, match=r"(?s)cannot be written with opset=17: .*BitwiseNot.* Use opset=18"):
+        onnx_export._rewrite_as_opset_17(model)

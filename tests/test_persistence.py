@@ -1,10 +1,13 @@
 """save and load: the same classifier again, and nothing but that."""
 
+import functools
+import gzip
 import io
 import json
 import os
 import pickle
 import zipfile
+from pathlib import Path
 
 import joblib
 import mutator
@@ -422,3 +425,73 @@ def test_mutations_load_identically_or_are_refused(images, clf, path, tmp_path):
         found.append(result["outcome"])
     assert not (tmp_path / "canary").exists()
     assert found.count("refused") > 0.8 * len(found)
+
+
+# ---- file objects and home folders -----------------------------------------------------------------------------------
+
+
+OPEN = {
+    "buffered": open,
+    "raw": functools.partial(open, buffering=0),
+    "compressed": gzip.open,
+    "within a stream": open,
+}
+
+
+@pytest.mark.parametrize("kind", OPEN)
+def test_file_objects_hold_the_model_where_they_stand(clf, images, tmp_path, kind):
+    before = b"12345" if kind == "within a stream" else b""
+    with OPEN[kind](tmp_path / "stream", mode="wb") as file:
+        file.write(before)
+        clf.save(file)
+        assert not file.closed
+    with OPEN[kind](tmp_path / "stream", mode="rb") as file:
+        file.read(len(before))
+        loaded = GCMClassifier.load(file)
+        assert not file.closed
+    np.testing.assert_array_equal(loaded.decision_function(images[0]), clf.decision_function(images[0]))
+
+
+def test_a_raw_file_may_take_less_than_it_is_given(clf, images):
+    class Slow(io.RawIOBase):
+        def __init__(self):
+            self.content = bytearray()
+
+        def writable(self):
+            return True
+
+        def write(self, data):
+            self.content += data[:1000]
+            return min(len(data), 1000)
+
+    file = Slow()
+    clf.save(file)
+    loaded = GCMClassifier.load(io.BytesIO(file.content))
+    np.testing.assert_array_equal(loaded.decision_function(images[0]), clf.decision_function(images[0]))
+
+
+def test_file_objects_of_text_or_at_their_end_are_refused(clf, tmp_path):
+    with open(tmp_path / "text", "w+") as file:
+        with pytest.raises(TypeError, match=r"is a text file, .* Open it with mode 'wb'"):
+            clf.save(file)
+        with pytest.raises(TypeError, match=r"is a text file, .* Open it with mode 'rb'"):
+            GCMClassifier.load(file)
+    memory = io.BytesIO()
+    clf.save(memory)
+    with pytest.raises(ModelFileError, match=r"seek\(0\)"):
+        GCMClassifier.load(memory)
+    with pytest.raises(ModelFileError, match=r"file object <.*BytesIO.*pickle"):
+        GCMClassifier.load(io.BytesIO(pickle.dumps(clf)))
+
+
+def test_a_tilde_is_the_home_folder(clf, images, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for path in ("~/model.gcm", Path("~/model.gcm")):
+        clf.save(path)
+        assert [entry.name for entry in tmp_path.iterdir()] == ["model.gcm"]
+        GCMClassifier.load(path)
+    (tmp_path / "model.gcm").unlink()
+    GCMClassifier(**SMALL, checkpoint="~/run.ckpt").fit(*images)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["run.ckpt"]

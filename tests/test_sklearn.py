@@ -5,6 +5,8 @@ import pickle
 import joblib
 import numpy as np
 import pytest
+import skops.io
+import torch
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
@@ -52,6 +54,25 @@ def test_grid_search_over_two_processes(digits):
     assert search.best_score_ > 0.5
 
 
+def test_grid_search_over_entries_of_net_params(digits):
+    X, y = (a[:200] for a in digits)
+    clf = GCMClassifier(**{**SMALL, "max_epochs": 2}, random_state=0, net_params={"optimizer__momentum": 0.5})
+    grid = {"net_params__criterion__label_smoothing": [0.0, 0.5]}
+    search = GridSearchCV(clf, grid, cv=2).fit(X, y)
+    assert clf.net_params == {"optimizer__momentum": 0.5}
+    assert search.best_estimator_.net_params == {
+        "optimizer__momentum": 0.5,
+        "criterion__label_smoothing": search.best_params_["net_params__criterion__label_smoothing"],
+    }
+    scores = search.cv_results_["mean_test_score"]
+    expected = cross_val_score(clone(clf).set_params(net_params__criterion__label_smoothing=0.5), X, y, cv=2)
+    assert expected.mean() == scores[1]
+    pipeline = make_pipeline(GCMClassifier()).set_params(gcmclassifier__net_params__compile=False)
+    assert pipeline[-1].net_params == {"compile": False}
+    with pytest.raises(ValueError, match="Invalid parameter 'net_param'"):
+        clf.set_params(net_param__compile=False)
+
+
 def test_in_a_pipeline_before_and_after_other_steps(digits):
     X, y = digits
     last = make_pipeline(FunctionTransformer(lambda X: X / 16), GCMClassifier(**SMALL, random_state=0))
@@ -83,3 +104,23 @@ def test_transform_names_its_columns_and_makes_frames(small, digits):
     np.testing.assert_array_equal(frame.to_numpy(), maps)
     small_weights = pickle.loads(pickle.dumps(small)).set_params(transform_maps="weights")
     np.testing.assert_array_equal(small_weights.transform(X).reshape(10, 10, 8, 8), small.explain(X, "all").cwm)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"early_stopping": True, "validation_fraction": 0.3, "class_weight": "balanced"},
+        {"optimizer": torch.optim.AdamW, "device": torch.device("cpu"), "precision": "bfloat16"},
+        {"mosaic": 2, "sparsity": 0.1, "second_look": 0.5, "polarity": "both", "augment": "shift"},
+    ],
+    ids=["default", "early stopping", "types of torch", "options of the training"],
+)
+def test_skops_stores_the_estimator(digits, params):
+    X, y = (a[:40] for a in digits)
+    clf = GCMClassifier(**{**SMALL, "max_epochs": 1, "random_state": 0, **params}).fit(X, y)
+    stored = skops.io.dumps(clf)
+    loaded = skops.io.loads(stored, trusted=skops.io.get_untrusted_types(data=stored))
+    np.testing.assert_array_equal(loaded.decision_function(X), clf.decision_function(X))
+    np.testing.assert_array_equal(loaded.explain(X).cwm, clf.explain(X).cwm)
+    np.testing.assert_array_equal(loaded.fit(X, y).decision_function(X), clf.fit(X, y).decision_function(X))

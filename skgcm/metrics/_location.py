@@ -7,6 +7,7 @@ from scipy.ndimage import correlate1d
 from sklearn.utils import Bunch, check_random_state, gen_batches
 from sklearn.utils.validation import check_array, check_consistent_length, column_or_1d
 
+from skgcm.arrays import as_numpy
 from skgcm.boxes import box_masks
 
 PERCENTILES = (5, 25, 50, 75, 95)
@@ -64,7 +65,7 @@ def grid_pointing_game(
         which are summed. Of a GCMClassifier: ``lambda grids, labels: clf.explain(grids, labels, any_size=True).ccm``.
     X : ndarray (n, R, C) or (n, R, C, D)
         Test images.
-    y : array-like (n,)
+    y : array-like (n,) or (n, 1)
         Their true labels.
     proba : array-like (n, N)
         Their predicted probabilities.
@@ -108,7 +109,8 @@ def grid_pointing_game(
     >>> grid_pointing_game(explain, X, y, np.eye(4), side=2).mean
     1.0
     """
-    X, y, proba = np.asarray(X), column_or_1d(y), check_array(proba, input_name="proba")
+    X, y = np.asarray(as_numpy(X)), column_or_1d(as_numpy(y))
+    proba = check_array(as_numpy(proba), input_name="proba")
     check_consistent_length(X, y, proba)
     if X.ndim not in (3, 4):
         raise ValueError(f"X of shape {X.shape} are no images (n, R, C) or (n, R, C, D).")
@@ -118,7 +120,7 @@ def grid_pointing_game(
             f"side={side!r}, n_grids={n_grids!r} and smoothing={smoothing!r} must be integers, 1 or more, and the last "
             "one odd."
         )
-    classes = np.unique(y) if classes is None else np.asarray(classes)
+    classes = np.unique(y) if classes is None else np.asarray(as_numpy(classes))
     if len(classes) != proba.shape[1]:
         raise ValueError(
             f"proba has {proba.shape[1]} columns for {len(classes)} classes. Pass classes, the labels of the columns."
@@ -137,7 +139,7 @@ def grid_pointing_game(
     for part in gen_batches(len(grids), batch_size):
         batch = grids[part]
         images, labels = _assemble(X[batch], side), y[batch]
-        maps = np.asarray(explain(images, labels), dtype=np.float64)
+        maps = np.asarray(as_numpy(explain(images, labels)), dtype=np.float64)
         expected = (*labels.shape, *images.shape[1:3])
         if maps.shape[:4] != expected or maps.ndim > 5:
             raise ValueError(f"explain returned maps of shape {maps.shape}; expected {expected}, or with channels.")
@@ -157,6 +159,7 @@ def grid_pointing_game(
 def _box_masks(boxes, shape):
     """Boolean (n, R, C) from boxes, image by image: True inside any of an image's boxes."""
     n, n_rows, n_columns = shape
+    boxes = as_numpy(boxes)
     boxes = boxes.to_numpy() if hasattr(boxes, "to_numpy") else boxes  # a data frame iterates over its columns' names
     if len(boxes) != n:
         raise ValueError(f"boxes are of {len(boxes)} images, maps of {n}. Pass a list of boxes for each image.")
@@ -167,7 +170,7 @@ def _box_masks(boxes, shape):
 
 
 def _maps_and_boxes(maps, boxes):
-    maps = check_array(maps, dtype=np.float64, allow_nd=True, input_name="maps")
+    maps = check_array(as_numpy(maps), dtype=np.float64, allow_nd=True, input_name="maps")
     if maps.ndim != 3:
         raise ValueError(
             f"maps of shape {maps.shape} must be (n, R, C), one map for each image: pixel_contributions[:, 0] of an "

@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_array, check_consistent_length
 
+from skgcm.arrays import as_numpy
 from skgcm.metrics._scores import check_positions
 
 ORDERS, FILLS = ("most", "least"), ("mean", "black")
@@ -22,7 +23,7 @@ def deletion_curve(predict_proba, X, maps, y, *, order="most", fill="mean", n_st
         Images.
     maps : array-like (n, R, C) or (n, R, C, D), numbers
         One map for each image, of the class in `y`: ``clf.explain(X, labels[:, None]).ccm[:, 0]``. Channels are summed.
-    y : array-like (n,), integers
+    y : array-like (n,) or (n, 1), integers
         The class of each image, as a position 0 .. N - 1 among the columns of `predict_proba`:
         ``np.searchsorted(clf.classes_, labels)``.
     order : {"most", "least"}, default="most"
@@ -61,8 +62,8 @@ def deletion_curve(predict_proba, X, maps, y, *, order="most", fill="mean", n_st
     >>> curve.probabilities, curve.area
     (array([0.5, 0. , 0. ]), 0.125)
     """
-    X, y = np.asarray(X), np.asarray(y)
-    maps = check_array(maps, dtype=np.float64, allow_nd=True, input_name="maps")
+    X, y = np.asarray(as_numpy(X)), np.asarray(as_numpy(y))
+    maps = check_array(as_numpy(maps), dtype=np.float64, allow_nd=True, input_name="maps")
     check_consistent_length(X, maps, y)
     maps = maps.sum(axis=3) if maps.ndim == 4 else maps
     if X.ndim not in (3, 4) or maps.shape != X.shape[:3]:
@@ -83,9 +84,8 @@ def deletion_curve(predict_proba, X, maps, y, *, order="most", fill="mean", n_st
     for share in shares:
         changed = X.copy()
         changed[rank < round(share * ranks.shape[1])] = filled
-        proba = check_array(predict_proba(changed), input_name="predict_proba(X)")
-        check_positions(y, proba.shape[1])
-        probabilities.append(proba[np.arange(len(X)), y].mean())
+        proba = check_array(as_numpy(predict_proba(changed)), input_name="predict_proba(X)")
+        probabilities.append(proba[np.arange(len(X)), check_positions(y, proba.shape[1])].mean())
     probabilities = np.array(probabilities)
     return Bunch(shares=shares, probabilities=probabilities, area=float(np.trapezoid(probabilities, shares)))
 

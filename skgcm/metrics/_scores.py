@@ -3,10 +3,12 @@
 import numpy as np
 from sklearn.utils.validation import check_array, check_consistent_length
 
+from skgcm.arrays import as_numpy
+
 
 def _maps_and_scores(maps, scores):
-    scores = check_array(scores, input_name="scores")
-    maps = check_array(maps, allow_nd=True, dtype=None, input_name="maps")
+    scores = check_array(as_numpy(scores), input_name="scores")
+    maps = check_array(as_numpy(maps), allow_nd=True, dtype=None, input_name="maps")
     check_consistent_length(maps, scores)
     if maps.shape[:2] != scores.shape:
         raise ValueError(
@@ -17,13 +19,16 @@ def _maps_and_scores(maps, scores):
 
 
 def check_positions(y, n_classes):
-    """Raise unless y (n,) holds positions of classes."""
+    """Positions of classes, (n,), of an array-like (n,) or (n, 1). Raises ValueError for anything else."""
+    y = np.asarray(as_numpy(y))
+    y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
     if y.ndim != 1 or y.dtype.kind not in "iu" or y.min() < 0 or y.max() >= n_classes:
         found = f"{y.min()} .. {y.max()}" if y.dtype.kind in "iu" else str(y.dtype)
         raise ValueError(
             f"y of shape {y.shape} has {found}, and must hold a position 0 .. {n_classes - 1} for each image: "
             "np.searchsorted(clf.classes_, labels)."
         )
+    return y
 
 
 def additivity_error(maps, scores):
@@ -70,7 +75,7 @@ def decline_ratio(maps, scores, y):
         The maps of all N classes, of any number of axes; (n, N) are their sums.
     scores : array-like (n, N), numbers
         The classifier's scores.
-    y : array-like (n,), integers
+    y : array-like (n,) or (n, 1), integers
         The true class of each image, as a position 0 .. N - 1: ``np.searchsorted(clf.classes_, labels)``.
 
     Returns
@@ -99,9 +104,8 @@ def decline_ratio(maps, scores, y):
     0.33
     """
     maps, scores = _maps_and_scores(maps, scores)
-    y = np.asarray(y)
+    y = check_positions(y, scores.shape[1])
     check_consistent_length(scores, y)
-    check_positions(y, scores.shape[1])
     sums = maps.reshape(*scores.shape, -1).sum(axis=2, dtype=np.float64)
     before, after = (np.count_nonzero(values.argmax(axis=1) == y) for values in (scores, sums))
     if not before:
