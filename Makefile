@@ -5,7 +5,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test format clean
+.PHONY: help demo test docs format clean
 .DELETE_ON_ERROR:
 # demo and test install into the same environment: one pip at a time, whatever -j says.
 .NOTPARALLEL:
@@ -16,12 +16,16 @@ help:  ## list the targets
 demo: $(VENV)/.has-plot  ## train on handwritten digits, print the accuracy, draw the evidence
 	$(RUN) examples/plot_digits.py
 
-# One thread: more are no faster for networks this small, and beside another busy program, where each waits for the
-# others at every layer, they take minutes for what takes seconds.
+# Two processes, which must collect the tests in the same order, hence the hash seed. One thread each: more are no faster
+# for networks this small, and while another program uses the cores, where each waits for the others at every layer, they
+# take minutes for what takes seconds.
 test: $(VENV)/.has-dev  ## lint, check the format, run all tests and doctests
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	MPLBACKEND=Agg OMP_NUM_THREADS=1 $(RUN) -m pytest
+	PYTHONHASHSEED=0 MPLBACKEND=Agg OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2
+
+docs: $(VENV)/.has-docs  ## run the examples and build the manual in docs/_build/html
+	MPLBACKEND=Agg OMP_NUM_THREADS=1 $(RUN) -m sphinx -W --keep-going -n -b html docs docs/_build/html
 
 format: $(VENV)/.has-dev  ## let ruff repair and format the code
 	$(RUN) -m ruff check --fix .
@@ -29,6 +33,7 @@ format: $(VENV)/.has-dev  ## let ruff repair and format the code
 
 clean:  ## remove the environment and everything built or cached
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(addprefix docs/,_build api benchmarks gallery project sg_execution_times.rst)
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One environment, one stamp per extra: "dev" contains "plot", and demo alone need not wait for the test tools.
@@ -40,6 +45,6 @@ $(VENV)/.created:
 	$(PYTHON) -m venv --clear $(VENV)
 	@touch $@
 
-$(VENV)/.has-plot $(VENV)/.has-dev: $(VENV)/.has-%: $(VENV)/.created pyproject.toml constraints.txt
+$(VENV)/.has-plot $(VENV)/.has-dev $(VENV)/.has-docs: $(VENV)/.has-%: $(VENV)/.created pyproject.toml constraints.txt
 	$(RUN) -m pip install --disable-pip-version-check --constraint constraints.txt --editable ".[$*]"
 	@touch $@

@@ -6,37 +6,57 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from skgcm import GCMClassifier, mosaics
-from skgcm.blocks import ConvBlock
+from skgcm import GCMClassifier
 from skgcm.network import GCM
+from skgcm.network.blocks import ConvBlock
+from skgcm.network.head import pool
+from skgcm.network.normalisation import standardise
 
 
 class CNN(GCM):
     """162,778 parameters for 10 classes and 3 channels. Images come in [0, 1] and are centred inside.
 
-    Inherits how GCM is folded, asked in batches and given its first weights; there are no maps.
+    Inherits how GCM is fused, asked in batches and given its first weights; there are no maps.
     """
 
     widths = (16, 16, 16, 32, 32, 32, 64, 64, 64, 64)
+    standardises = False
 
     def __init__(self, n_classes, in_channels=3, *, generator=None, **gcm_params):
         nn.Module.__init__(self)
         pairs = pairwise((in_channels, *self.widths))
         blocks = [ConvBlock(*pair, stride=1 + (i in (3, 6))) for i, pair in enumerate(pairs)]
         self.layers = nn.Sequential(*blocks, ConvBlock(64, 64, kernel=1))
-        self.head = nn.Linear(64, n_classes)
-        self.n_classes, self.floats_per_pixel, self.dark_head = n_classes, 64, None
+        self.head = _Linear(64, n_classes)
+        self.n_classes, self.floats_per_pixel = n_classes, 64
         self.reset_parameters(generator)
 
-    def features(self, images):
-        """(B, 64, R / 4, C / 4)."""
-        return self.layers(images.contiguous(memory_format=torch.channels_last) - 0.5).to(images.dtype)
+    def features(self, images, regions=None):
+        """(B, 64, H / 4, W / 4)."""
+        dtype = images.dtype
+        images = standardise(images, regions=regions) if self.standardises else images - 0.5
+        return self.layers(images.contiguous(memory_format=torch.channels_last)).to(dtype)
 
-    def forward(self, images, grid=1):
-        features = self.features(images)
+    def forward(self, images, regions=None):
+        features = self.features(images, regions)
         with torch.autocast(images.device.type, enabled=False):
-            features = mosaics.cut(features, grid, border=0) if grid > 1 else features
-            return self.head(features.mean((2, 3)))
+            if regions is None:
+                return self.head(features.mean((2, 3)))
+            shares = pool(regions / regions.sum((2, 3), keepdim=True), tuple(features.shape[2:]))
+            return self.head(torch.einsum("bkhw,bghw->bgk", features, shares).flatten(0, 1))
+
+
+class StandardisedCNN(CNN):
+    """The same, which reads each image standardised, as GCM does."""
+
+    standardises = True
+
+
+class _Linear(nn.Linear):
+    def reset_parameters(self, generator=None):
+        """The first weights that GCM's coarsest head has."""
+        nn.init.normal_(self.weight, 0, self.in_features**-0.5, generator=generator)
+        nn.init.zeros_(self.bias)
 
 
 def for_captum(cnn):
@@ -55,3 +75,9 @@ class CNNClassifier(GCMClassifier):
 
     def _build_net(self, *args, **other_params):
         return super()._build_net(*args, **other_params).set_params(module=self.network)
+
+
+class StandardisedCNNClassifier(CNNClassifier):
+    """The same for images that are standardised."""
+
+    network = StandardisedCNN

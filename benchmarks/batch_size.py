@@ -1,4 +1,4 @@
-"""How few images are best cut into batches: `batch_size="auto"` against the sizes it chooses from, and more epochs.
+"""How few images are best cut into batches: `batch_size="auto"` against the sizes it chooses from, and fewer epochs.
 
     python benchmarks/batch_size.py cifar10.npz NEU-DET/train    # about 22 minutes on two cores
 
@@ -15,11 +15,11 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from skgcm import GCMClassifier
-from skgcm.building import resolve_batch_size
+from skgcm.building import resolve_device, resolve_schedule
 from skgcm.datasets import load_image_folder
 
 SIZES = (16, 32, 64)
-CANDIDATES = {str(size): {"batch_size": size} for size in SIZES} | {"`auto`, 100 epochs": {"max_epochs": 100}}
+CANDIDATES = {str(size): {"batch_size": size} for size in SIZES} | {"`auto`, 30 epochs": {"max_epochs": 30}}
 SEEDS = (0, 1)
 SCORED = 2000
 
@@ -42,10 +42,11 @@ def fitted(X, y, n, seed, params):
 
 
 def main(cifar10_path, neu_det):
-    start, found = time.perf_counter(), []
+    start, found, device = time.perf_counter(), [], resolve_device("auto")
     for name, (X, y, numbers, params) in sets(cifar10_path, neu_det).items():
         for n in numbers:
-            row = {"set": name, "images": n, "auto": resolve_batch_size("auto", n), "accuracies": {}, "seconds": {}}
+            auto = resolve_schedule(GCMClassifier().get_params(), device, n)["batch_size"]
+            row = {"set": name, "images": n, "auto": auto, "accuracies": {}, "seconds": {}}
             for title, changes in CANDIDATES.items():
                 fits = [fitted(X, y, n, seed, {**params, **changes}) for seed in SEEDS]
                 row["accuracies"][title], row["seconds"][title] = zip(*fits, strict=True)
@@ -61,7 +62,7 @@ def main(cifar10_path, neu_det):
         "# Batches of few images",
         "",
         f"{origin(head)} Accuracy on images held out, mean of two seeds (other images, another start) and the seeds, "
-        "and the shorter fit, by batch size; else the default parameters, with shifts and flips but for the digits. "
+        "and the shorter fit, by batch size; else the default parameters, and flips but for the digits. "
         "In bold what `auto` takes.",
         "",
         "| | images | " + " | ".join(CANDIDATES) + " |",

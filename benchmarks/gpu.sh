@@ -22,7 +22,7 @@ fi
 failed=0  # what fails must not keep the rest from being measured
 if [ $# -ge 3 ]; then
     # kept: run again, what was cut off goes on (of SVHN only what was fitted to its end)
-    options=(--long --smooth --batch-size 512 --lr 0.4 --fused --jobs 3 --keep "$here/../.fits")
+    options=(--long --smooth --batch-size 512 --lr 0.4 --jobs 3 --keep "$here/../.fits")
     "$python" "$here/paper.py" --cifar10 "$2" --only accuracy decline --epochs 100 "${options[@]}" || failed=$?
     "$python" "$here/paper.py" --svhn "$3" --about-svhn "${4:-}" --only svhn --epochs 60 --seeds 0 "${options[@]}" || failed=$?
     exit $failed

@@ -4,8 +4,8 @@
     python benchmarks/paper_tried.py svhn svhn.npz --only "GCM" "CNN"    # the other rows stay as they are
 
 Short fits on all but the last 5,000 training images, one seed, scored on these: enough to choose what to train at
-length (benchmarks/paper.py), not to report. In batches of 64, on a GPU of 512, for more epochs and with the kernels of
-`fused_norm`. Writes benchmarks/results/paper-tried-SET.md and .json, row by row.
+length (benchmarks/paper.py), not to report. In batches of 64, on a GPU of 512 and for more epochs. Writes
+benchmarks/results/paper-tried-SET.md and .json, row by row.
 
 --jobs 4    so many fits side by side
 """
@@ -28,7 +28,6 @@ CUDA = torch.cuda.is_available()
 HELD_OUT, EPOCHS = 5000, {"cifar10": 30, "svhn": 20} if CUDA else {"cifar10": 20, "svhn": 15}
 AUGMENT = {"cifar10": "shift+flip", "svhn": "shift"}
 TRAINING = {**LONG, "lr": 0.4, "batch_size": 512} if CUDA else {**LONG, "batch_size": 64}
-NET = {"fused_norm": True} if CUDA else {}
 
 
 class Encoder(CNN):
@@ -79,7 +78,6 @@ TRIALS = {
 
 
 def row(classifier, params, X, y):
-    params = {**params, "net_params": {**NET, **params.get("net_params", {})}}
     clf = classifier(**params).fit(X[:-HELD_OUT], y[:-HELD_OUT])
     return {
         "parameters": sum(p.numel() for p in clf.net_.network.parameters()),
@@ -127,7 +125,7 @@ def main():
         "versions": versions("scikit-learn", "skorch"),
         "epochs": epochs,
     }
-    settings = ", ".join(f"{name}={value}" for name, value in {**TRAINING, **NET}.items())
+    settings = ", ".join(f"{name}={value}" for name, value in TRAINING.items())
     about = sentences(
         f"{epochs} epochs on {len(X) - HELD_OUT:,} training images, {AUGMENT[args.set]}, {settings}, seed 0; percent "
         f"of the last {HELD_OUT:,} training images. One seed of a short fit: half a point means little.",

@@ -23,7 +23,8 @@ BATCH, STEPS = (512, 40) if CUDA else (64, 40)
 KINDS = {  # what the name of an operation contains, the first that matches
     "convolutions": ("conv", "mkldnn_reorder"),
     "batch norm": ("batch_norm",),
-    "ReLU": ("relu", "clamp_min", "threshold_backward"),
+    "activations": ("relu", "clamp_min", "threshold_backward"),
+    "enlarging": ("upsample",),
     "contracted score": ("bmm", "aten::mm", "addmm", "unfold", "im2col", "constant_pad"),
     "optimizer": ("sgd", "adam"),
     "change of dtype and copies": ("copy_", "_to_copy", "aten::to", "clone"),

@@ -5,7 +5,7 @@
 
 Every ratio is taken in one run: the things compared run in turn, each in a process of its own, and the ratios of the
 rounds are printed as median and range. Images are random: time does not depend on what they show. Writes
-benchmarks/results/speed-cpu.md and .json (speed-cuda where there is a GPU), part by part, and docs/speed.png. Needs the
+benchmarks/results/speed-cpu.md and .json (speed-cuda where there is a GPU), part by part, and .png. Needs the
 extra `bench`.
 """
 
@@ -21,26 +21,27 @@ import torch.nn.functional as F
 from _cnn import CNN, for_captum
 from _common import machine, origin, spread, versions, write_row_by_row
 from _timing import in_process, in_turn, ratio, seconds
+from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
 from skgcm import GCMClassifier
-from skgcm.blocks import ConvBlock, NearestUp
 from skgcm.network import GCM
+from skgcm.network.blocks import ConvBlock
+
+warnings.simplefilter("ignore", ConvergenceWarning)  # of random images there is nothing to be learned
 
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
 BATCH = 512 if CUDA else 64
 TRAIN, PREDICT = (50_000, 50_000) if CUDA else (2560, 5120)
 ROUNDS, REPEATS = (3, 1) if CUDA else (9, 3)  # of what is timed, and of measurements of memory: time on a GPU is scarce
-NAME, PLOT = ("speed-cuda", "speed-cuda.png") if CUDA else ("speed-cpu", "speed.png")
+NAME = "speed-cuda" if CUDA else "speed-cpu"
 EPOCHS = {  # on a GPU: batch size, and what the net is told beyond its defaults
     "batches of 512, not replayed": (512, {"cuda_graph": False}),
     "batches of 512": (512, {}),
-    "batches of 512, fused_norm": (512, {"fused_norm": True}),
-    "batches of 1024, fused_norm": (1024, {"fused_norm": True}),
+    "batches of 1024": (1024, {}),
     "batches of 2048": (2048, {}),
-    "batches of 2048, fused_norm": (2048, {"fused_norm": True}),
-    "batches of 4096, fused_norm": (4096, {"fused_norm": True}),
+    "batches of 4096": (4096, {}),
 }
 
 
@@ -55,29 +56,18 @@ def draw(n, side=32):
 
 
 class Plain(GCM):
-    """The network layer by layer and in PyTorch's default memory format, as it is when nobody thinks of speed."""
+    """The network in PyTorch's default memory format, as it is when nobody thinks of speed."""
 
     def __init__(self, n_classes):
         super().__init__(n_classes)
-        for module in self.modules():
-            if isinstance(module, NearestUp):
-                module.__class__ = PlainUp
-
-    def features(self, images):
-        codes, sizes = self.encoder(images.contiguous())
-        return self.decoder(codes, sizes).to(images.dtype)
-
-
-class PlainUp(ConvBlock):
-    def forward(self, x, size):
-        return super().forward(F.interpolate(x, size=size, mode="nearest"))
+        self.encoder.register_forward_pre_hook(lambda _, args: (args[0].contiguous(),))
 
 
 class Direct(Plain):
     """The same with its maps built in training and prediction, as equations (1) to (4) are written."""
 
     def forward(self, images):
-        return (self.weight_maps(images)[:, :, None] * images[:, None]).mean((2, 3, 4))
+        return self.contributions(images).mean((2, 3, 4))
 
 
 def sgd(network, **options):
@@ -125,7 +115,7 @@ def skorch_fit(X, y):
 
 
 def our_fit(X, y, **params):
-    params = {"max_epochs": 1, "batch_size": BATCH, "random_state": 0, "device": DEVICE} | params
+    params = {"max_epochs": 1, "batch_size": BATCH, "augment": None, "random_state": 0, "device": DEVICE} | params
     return GCMClassifier(**params).fit(X, y)
 
 
@@ -138,9 +128,9 @@ def plain_predict(network, X):
 
 @torch.inference_mode()
 def best_predict(network, X):
-    folded = network.folded().to(memory_format=torch.channels_last)
+    fused = network.fused().to(memory_format=torch.channels_last)
     parts = torch.from_numpy(X).split(BATCH)
-    return torch.cat([folded(part.to(DEVICE).permute(0, 3, 1, 2).float() / 255).argmax(1) for part in parts]).cpu()
+    return torch.cat([fused(part.to(DEVICE).permute(0, 3, 1, 2).float() / 255).argmax(1) for part in parts]).cpu()
 
 
 # Makers of what a process then runs again and again.
@@ -219,14 +209,14 @@ def seconds_of_epochs(epochs=8):
 def bytes_moved():
     """What a training step reads and writes for an image of 32 x 32 in bfloat16, an estimate.
 
-    A block of convolution, norm and ReLU reads its input and writes its output; its backward pass reads both again,
-    and the gradient of one to write the other's. Caches and fusing across blocks can save some of this; statistics of
-    batch norm, the head and the optimizer come on top.
+    A block of convolution, norm and activation reads its input and writes its output; its backward pass reads both
+    again, and the gradient of one to write the other's. Caches and fusing across blocks can save some of this;
+    statistics of batch norm, the head and the optimizer come on top.
     """
     network, floats = GCM(10).eval(), []
-    for module in network.modules():
-        if isinstance(module, ConvBlock):
-            module.register_forward_hook(lambda _, args, out: floats.append(args[0].numel() + out.numel()))
+    blocks = [module for module in network.modules() if isinstance(module, ConvBlock)]
+    for module in [*blocks, *network.decoder.ups, *network.decoder.laterals]:
+        module.register_forward_hook(lambda _, args, out: floats.append(args[0].numel() + out.numel()))
     network(torch.zeros(1, 3, 32, 32))
     return 3 * 2 * sum(floats)
 
@@ -389,7 +379,7 @@ def plot(rows):
     axes[0].set_ylabel("time of predict, ns a pixel")
     axes[0].set_ylim(0)  # of both, once both are drawn
     figure.suptitle("Level is linear: a pixel costs the same however many images, however large")
-    figure.savefig(Path(__file__).parents[1] / "docs" / PLOT, dpi=100)
+    figure.savefig(Path(__file__).parent / "results" / f"{NAME}.png", dpi=100)
 
 
 def table(parts):
@@ -397,18 +387,8 @@ def table(parts):
     for r in chain.from_iterable(parts.values()):
         cells = ["{:.2f} ({:.2f}, {:.2f})".format(*r[k]) for k in r if k not in ("figure", "reach")] + [""]
         lines.append(f"| {r['figure']} | {r['reach']} | {cells[0]} | {cells[1]} |")
-    lines += ["", f"![What predict takes for a pixel](../../docs/{PLOT})"] * ("scale" in parts)
-    return lines + ["", TRIED] * (not CUDA)
-
-
-TRIED = (
-    "What was tried by hand for the two ratios of fit that are missed: a step under torch.compile, 0.97 of the speed "
-    "of a plain one after 75 s of compiling; SGD fused (0.8 ms of a step of 44), by foreach (0.9) or plain (1.1). In "
-    "use are the upsampling as a deconvolution, memory that stays between steps, the contracted score. Two thirds of "
-    "a step are convolutions, and in bfloat16 they are at most twice as fast as in the float32 of (a) and (c). By "
-    "oneDNN's log (ONEDNN_VERBOSE=1) they take 28.9 ms of a step of 47; 2.5 times (a) would be a step of 38, with 9 ms "
-    "for all else, which takes 18. Huge pages (THP_MEM_ALLOC_ENABLE=1, or glibc's) gain nothing beyond noise."
-)
+    lines += ["", f"![What predict takes for a pixel]({NAME}.png)"] * ("scale" in parts)
+    return lines
 
 
 BENCHES = {

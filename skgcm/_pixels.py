@@ -99,10 +99,12 @@ def _resized(image, size, how):
 
 
 def _stored(image):
-    """How a file stores its pixels, in Pillow's words, "L;2" for example; None once they are decoded."""
+    """How a file stores its pixels, in Pillow's words, "L;2" for example; None where they came decoded."""
     tile = getattr(image, "tile", None)
-    stored = tile[0][3] if tile else None
-    return stored[0] if isinstance(stored, tuple) and stored else stored
+    if tile:  # which decoding empties: the image keeps it, so that a second reading gives the same
+        stored = tile[0][3]
+        image.skgcm_stored = stored[0] if isinstance(stored, tuple) and stored else stored
+    return getattr(image, "skgcm_stored", None)
 
 
 def _turned(image):

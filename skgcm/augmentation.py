@@ -1,39 +1,125 @@
-"""Random changes of a batch of training images."""
+"""Random changes of a batch of training images, drawn for each image, on the device of the batch."""
 
 import torch
 
+NAMES = ("shift", "flip", "rotate", "brightness", "contrast", "cutout")
+REACH = 8  # an image moves by up to this part of its side
+JITTER = 0.25  # brightness: up to this much of the value range; contrast: up to this much more or less
+CUTOUT = 0.5  # largest side of the rectangle that is cut out, as a part of the image's side
 
-def shift(images, generator, flip=False):
-    """Move each image by up to an eighth of its side, at random; vacated pixels get 0. With flip, mirror half.
 
-    images : Tensor (B, D, R, C), any dtype. Random numbers come from `generator`, which is of the images' device.
-    """
-    n, rows, columns, device = len(images), *images.shape[2:], images.device
+def resolve(augment, shape):
+    """The `augment` of an estimator for images (H, W, C), without "auto"."""
+    if augment != "auto":
+        return augment
+    return "shift" if min(shape[:2]) >= REACH else None
+
+
+def parse(augment):
+    """The set of names in a string like "shift+flip", none in None; raises ValueError for others."""
+    names = [] if augment is None else augment.split("+")
+    unknown = [name for name in names if name not in NAMES]
+    if unknown or len(set(names)) < len(names):
+        problem = f"has {unknown[0]!r}, which is unknown" if unknown else "has a name twice"
+        raise ValueError(
+            f"augment={augment!r} {problem}. Join names of {', '.join(NAMES)} by '+', like 'shift+flip', or pass "
+            "'auto', None or a callable."
+        )
+    return set(names)
+
+
+class _Draws:
+    """Random numbers for the images of a batch, one each."""
+
+    def __init__(self, n, generator, device):
+        self.n, self.options = n, {"generator": generator, "device": device}
+
+    def coins(self):
+        return self.uniform(0, 1) < 0.5
+
+    def uniform(self, low, high):
+        return low + (high - low) * torch.rand(self.n, **self.options, dtype=torch.float32)
+
+    def integers(self, low, high):
+        """From low to high, both possible."""
+        return torch.randint(low, high + 1, (self.n,), **self.options)
+
+
+def reflect(index, size):
+    """Indices beyond 0 .. size - 1 -> those of the mirrored image, without repeating its border."""
+    period = max(1, 2 * (size - 1))
+    index = index.remainder(period)
+    return torch.minimum(index, period - index) if size > 1 else torch.zeros_like(index)
+
+
+def _moved(images, names, draws):
+    """Images after "shift", "flip" and "rotate": all are a choice of pixels, made at once."""
+    n_rows, n_columns = images.shape[2:]
+    upside_down = mirrored = torch.zeros(draws.n, dtype=torch.bool, device=images.device)
+    if "flip" in names:
+        mirrored = draws.coins()
+    if "rotate" in names:
+        # a quarter turn is the transposed image upside down; a half turn upside down and mirrored
+        if n_rows == n_columns:
+            turns = draws.integers(0, 3)
+            images = torch.where((turns % 2 == 1)[:, None, None, None], images.transpose(2, 3), images)
+        else:
+            turns = 2 * draws.integers(0, 1)
+        upside_down, mirrored = (turns == 1) | (turns == 2), mirrored ^ (turns >= 2)
 
     def indices(size, reverse):
-        reach = size // 8
-        offset = torch.randint(-reach, reach + 1, (n, 1), generator=generator, device=device)
-        index = torch.arange(size, device=device) + offset  # (B, size)
-        if reverse:
-            draws = torch.rand(n, 1, generator=generator, device=device, dtype=torch.float32)
-            index = torch.where(draws < 0.5, index.flip(1), index)
-        return index.clamp(0, size - 1), (index >= 0) & (index < size)
+        index = torch.arange(size, device=images.device).expand(draws.n, -1)
+        if "shift" in names:
+            index = reflect(index + draws.integers(-(size // REACH), size // REACH)[:, None], size)
+        return torch.where(reverse[:, None], size - 1 - index, index)
 
-    (r, r_inside), (c, c_inside) = indices(rows, False), indices(columns, flip)
-    pixels = images.permute(0, 2, 3, 1)  # (B, R, C, D): a pixel's channels lie together
-    moved = pixels[torch.arange(n, device=device)[:, None, None], r[:, :, None], c[:, None, :]]
-    inside = (r_inside[:, :, None] & c_inside[:, None, :])[..., None]
-    return (moved * inside).permute(0, 3, 1, 2)
+    rows, columns = indices(n_rows, upside_down), indices(n_columns, mirrored)
+    pixels = images.permute(0, 2, 3, 1)  # (B, H, W, C): a pixel's channels lie together
+    batch = torch.arange(draws.n, device=images.device)[:, None, None]
+    return pixels[batch, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _cut_out(images, draws):
+    """Images without a rectangle at a random place, which gets the image's mean colour."""
+    n_rows, n_columns = images.shape[2:]
+    share = draws.uniform(0, CUTOUT)
+    inside = []
+    for size in (n_rows, n_columns):
+        centre = draws.uniform(0, size)[:, None]
+        distance = (torch.arange(size, device=images.device) + 0.5 - centre).abs()
+        inside.append(distance < share[:, None] * size / 2)
+    mask = inside[0][:, None, :, None] & inside[1][:, None, None, :]
+    return torch.where(mask, images.mean((2, 3), keepdim=True), images)
+
+
+def augment_batch(images, names, generator):
+    """Images (B, C, H, W) in [0, 1] after the changes of that set of names.
+
+    Random numbers come from `generator`, which is of the images' device.
+    """
+    draws = _Draws(len(images), generator, images.device)
+    if names & {"shift", "flip", "rotate"}:
+        images = _moved(images, names, draws)
+    if "contrast" in names:
+        factor = 1 + draws.uniform(-JITTER, JITTER)[:, None, None, None]
+        mean = images.mean((1, 2, 3), keepdim=True)
+        images = mean + factor * (images - mean)
+    if "brightness" in names:
+        images = images + draws.uniform(-JITTER, JITTER)[:, None, None, None]
+    if "cutout" in names:
+        images = _cut_out(images, draws)
+    return images
 
 
 def augmented(images, augment, generator, scale):
-    """A batch of raw images (B, D, R, C) after the estimator's `augment` and `scale`, which makes them [0, 1].
+    """A batch of raw images (B, C, H, W) after the estimator's `augment` and `scale`, which makes them [0, 1].
 
-    A callable changes raw images; what is shifted is scaled first, so that vacated pixels are 0 in any dtype.
+    A callable changes raw images.
     """
+    if augment is None:
+        return scale(images)
     if not callable(augment):
-        images = scale(images)
-        return images if augment is None else shift(images, generator, flip=augment == "shift+flip")
+        return augment_batch(scale(images), parse(augment), generator)
     changed = augment(images)
     if getattr(changed, "shape", None) != images.shape or getattr(changed, "dtype", None) != images.dtype:
         found = f"{tuple(changed.shape)} {changed.dtype}" if isinstance(changed, torch.Tensor) else repr(changed)

@@ -11,11 +11,12 @@ from skorch.callbacks import EarlyStopping
 from skorch.dataset import ValidSplit
 from skorch.utils import noop
 
-from skgcm import labels
-from skgcm.network import GCM
+from skgcm import augmentation, labels
+from skgcm.network import DEFAULTS, GCM
 from skgcm.training import GCMNet
 
 NETWORK_PARAMS = (
+    "architecture",
     "encoder_width",
     "decoder_width",
     "n_stages",
@@ -41,6 +42,11 @@ INSTEAD = {  # of net_params that are refused and are no parameters of the estim
     "iterator_train__batch_size": "batch_size",
     "iterator_valid__batch_size": "batch_size",
 }
+
+
+MIN_EPOCHS, MAX_EPOCHS = 30, 200  # of "auto": the first for 5,000 images and more
+LARGE = 10_000  # images, from which a GPU gets batches of 512
+LARGE_SIDES = (96, 256)  # pixels, from each of which images get one stage more
 
 
 def resolve_device(device):
@@ -83,11 +89,45 @@ def _bfloat16_is_fast(device):
     return found.get("avx512_bf16", False) and not found.get("cpu_name", "").startswith("Intel")
 
 
-def resolve_batch_size(batch_size, n_images):
-    """The number of images of "auto": few, of which 64 at a time would be too few steps an epoch, come in less."""
-    if batch_size != "auto":
-        return batch_size
-    return 64 if n_images is None or n_images >= 12 * 64 else 32 if n_images >= 12 * 32 else 16
+def resolve_schedule(params, device, n_images):
+    """`batch_size`, `lr` and `max_epochs`, where "auto" goes by the number of training images; None: nobody knows it.
+
+    Fewer images need smaller batches for enough steps, and more epochs. A GPU wants large batches, and those a larger
+    learning rate.
+    """
+    n = 5000 if n_images is None else n_images
+    batch_size, lr, max_epochs = params["batch_size"], params["lr"], params["max_epochs"]
+    if batch_size == "auto":
+        large = device.type == "cuda" and n >= LARGE
+        batch_size = 512 if large else 64 if n >= 12 * 64 else 32 if n >= 12 * 32 else 16
+    if lr == "auto":
+        lr = _default_lr(params["optimizer"], batch_size)
+    if max_epochs == "auto":
+        max_epochs = int(min(MAX_EPOCHS, max(MIN_EPOCHS, round(MIN_EPOCHS * (5000 / n) ** 0.5))))
+    return {"batch_size": batch_size, "lr": lr, "max_epochs": max_epochs}
+
+
+def _default_lr(optimizer, batch_size):
+    if optimizer == "adamw":
+        return 0.002
+    if optimizer != "sgd":
+        default = getattr(inspect.signature(optimizer).parameters.get("lr"), "default", None)
+        if isinstance(default, float):
+            return default
+    return 0.1 * max(1, batch_size / 64)
+
+
+def resolve_network(params, shape):
+    """The network's parameters for images (H, W, C), where "auto" goes by the architecture and the images' size."""
+    network = {name: params[name] for name in NETWORK_PARAMS}
+    for name, value in DEFAULTS[network["architecture"]].items():
+        if network[name] == "auto":
+            network[name] = value
+    if network["n_stages"] == "auto":
+        side = (shape[0] * shape[1]) ** 0.5
+        large = 0 if network["architecture"] == "paper" else sum(side >= size for size in LARGE_SIDES)
+        network["n_stages"] = 3 + large
+    return network
 
 
 def draw_seed(random_state):
@@ -154,20 +194,21 @@ def build_net(params, image_format, n_classes, weights, n_images=None, hold_out=
         "module": GCM,
         "module__n_classes": n_classes,
         "module__in_channels": image_format.shape[2],
+        "module__window": image_format.shape[:2],
         "classes": np.arange(n_classes),
         "image_format": image_format,
         "optimizer": optimizer,
         "optimizer__weight_decay": params["weight_decay"],
         "precision": resolve_precision(params["precision"], device),
-        "batch_size": resolve_batch_size(params["batch_size"], n_images),
         "train_split": split,
         "callbacks": callbacks,
         "device": str(device),
         "seed": seed,
     }
-    own |= {f"module__{name}": params[name] for name in NETWORK_PARAMS}
-    own |= {name: params[name] for name in ("augment", "mosaic", "sparsity", "second_look", "lr", "lr_schedule")}
-    own |= {name: params[name] for name in ("max_epochs", "verbose")}
+    own |= {f"module__{name}": value for name, value in resolve_network(params, image_format.shape).items()}
+    own |= resolve_schedule(params, device, n_images)
+    own |= {name: params[name] for name in ("mosaic", "sparsity", "erasing", "lr_schedule", "verbose")}
+    own["augment"] = augmentation.resolve(params["augment"], image_format.shape)
     if weights is not None:
         own |= {"criterion__weight": torch.from_numpy(weights), "criterion__reduction": "none"}
     further = params["net_params"] or {}
@@ -179,10 +220,6 @@ def build_net(params, image_format, n_classes, weights, n_images=None, hold_out=
         raise ValueError(
             f"net_params has {sorted(taken)}, which GCMClassifier sets itself: use its own parameters"
             f"{''.join(f'; {remedy}' for remedy in remedies)}."
-        )
-    if further.get("compile") and further.get("fused_norm"):
-        raise ValueError(
-            "net_params has compile and fused_norm, which both replace batch norm's kernels: fit with one of them."
         )
     if not params["weight_decay"]:
         del own["optimizer__weight_decay"]

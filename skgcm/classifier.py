@@ -11,14 +11,26 @@ from scipy.special import log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin, _fit_context
 from sklearn.metrics import accuracy_score
 from sklearn.utils import gen_batches
-from sklearn.utils._param_validation import Interval, Options, StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_feature_names_in, _check_sample_weight, check_is_fitted
 
-from skgcm import building, images, inference, labels, onnx_export, persistence, process, ranges, validation
+from skgcm import (
+    augmentation,
+    building,
+    convergence,
+    images,
+    inference,
+    labels,
+    onnx_export,
+    persistence,
+    process,
+    ranges,
+    validation,
+)
 from skgcm.arrays import as_numpy
 from skgcm.checkpoint import Checkpoint
 from skgcm.explanation import Explanation
-from skgcm.network import POLARITIES, UPSAMPLING
+from skgcm.network import ARCHITECTURES, POLARITIES, UPSAMPLING
 from skgcm.warning import warn
 
 
@@ -35,23 +47,30 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     n_classes : int, default=None
         Number of classes. None: the labels in y. More than that only for integer labels within 0 .. n_classes - 1,
         and then ``classes_`` is ``arange(n_classes)``.
+    architecture : {"multiscale", "paper"}, default="multiscale"
+        "multiscale": a residual encoder, which reads each image standardised (mean 0, standard deviation 1) and as it
+        is, and weights of each class at every resolution, whose maps are added. "paper": the network of the paper, with
+        weights at the full resolution alone, which reads the plain image. The maps multiply the plain image in both.
     encoder_width : int, default=16
-        Channels of the first encoder stage; each further stage has twice as many.
-    decoder_width : int, default=16
-        Channels of the last decoder stage; each stage before it has twice as many.
-    n_stages : int, default=3
-        Number of resolutions; each stage after the first halves rows and columns.
+        Channels of the first convolutions; later stages have 2 and 4 times as many.
+    decoder_width : int or "auto", default="auto"
+        Channels of the last decoder stage; the ones before it have 2 and 4 times as many. "auto": 8, or 16 in the
+        paper's architecture.
+    n_stages : int or "auto", default="auto"
+        Number of resolutions; each stage after the first halves rows and columns. "auto": 3; 4 for images of 96 x 96
+        pixels and more, 5 from 256 x 256 on. With more than three the network is thin at the full resolution. In the
+        paper's architecture "auto" is 3.
     shared_decoder : bool, default=True
-        True: the first layers of the decoder serve all classes. False: each class has a whole decoder for itself.
+        True: the decoder serves all classes. False: each class has a whole decoder for itself.
     clip_negative : bool, default=False
         The paper's clipped variant: a ReLU makes weight maps non-negative.
-    polarity : {"bright", "both"}, default="bright"
+    polarity : {"bright", "both", "auto"}, default="auto"
         "both": a second weight map of each class on 1 - image, so that dark pixels can be evidence too (cracks,
         scratches): ``CCM_j = CWM_j * image + CWM_dark_j * (1 - image)``. With "bright", the paper's form, a pixel of
-        value 0 contributes nothing.
+        value 0 contributes nothing. "auto": "both", or "bright" in the paper's architecture.
     upsampling : {"nearest", "deconvolution"}, default="nearest"
-        How the decoder enlarges: nearest-neighbour and a convolution, or a stride-2 deconvolution (the paper's, which
-        leaves a 2-pixel lattice in the maps).
+        How the decoder of the paper's architecture enlarges: nearest-neighbour and a convolution, or a stride-2
+        deconvolution, which leaves a 2-pixel lattice in the maps. "multiscale" has "nearest" alone.
     image_shape : tuple, default=None
         (rows, columns) or (rows, columns, channels) of an image. Needed for rows of pixels that are not a square grey
         image; settles what an array's axes mean.
@@ -60,40 +79,46 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     value_range : tuple, default=None
         (low, high): the numbers that mean 0 and 1 to the network. None: (0, 255) for uint8, (0, 1) for bool and for
         floats within it, else (0, maximum of the training images), or (minimum, maximum) where some are negative.
-    augment : {"shift", "shift+flip"} or callable, default=None
-        Random changes of the training images: moved by up to an eighth of their size, with black where nothing is left;
-        with "shift+flip" half of them are mirrored left to right too. A callable gets and returns a tensor (batch,
-        channels, rows, columns) in the dtype and units of X.
-    mosaic : int, default=0
-        Every third training batch is laid out in grids, of 2 x 2 images up to this side in turn: the contributions in
-        a cell must classify that cell alone, so that evidence comes to lie on the object. Batches of fewer than
-        2 * mosaic**2 images are repeated to fill two grids, which takes longer. 0: no mosaics.
+    augment : str, callable or None, default="auto"
+        Random changes of the training images. "auto": "shift" for images of at least 8 pixels on both sides, else None,
+        which is no change. Other strings are names joined by "+", as in "shift+flip". "shift": moved by up to an
+        eighth of their size; the border is filled with its reflection. "flip": half of them mirrored left to right.
+        "rotate": by quarter turns (half turns where images are not square); with "flip" in all eight positions, for
+        surfaces.
+        "brightness": up to a quarter of the value range more or less. "contrast": up to a quarter more or less.
+        "cutout": a rectangle of up to half of each side gets the image's mean colour. A callable gets and returns a
+        tensor (batch, channels, rows, columns) in the dtype and units of X.
+    mosaic : float in [0, 0.5], default=0.0
+        Share of the training batches that become mosaics of four images around a random point: the contributions in
+        a part must classify that part alone, so that evidence comes to lie on the object. 0: no mosaics.
     sparsity : float, default=0.0
         Weight in the loss of the sum over classes of the mean ``|CCM_j|``, where the channels of a pixel count as one:
         evidence that decides nothing, because it cancels evidence elsewhere, is dropped. Of more than ten classes the
         sum is estimated, from an image's own and nine random others. With the one-cycle schedule the weight rises
         linearly from 0 to this value over `max_epochs`, and a fit that stops early ends with less; else it is
-        constant, as in `partial_fit`. Large images, which are learnt slowly, want more epochs or less of it: see
-        docs/evidence.md. 0: no penalty.
-    second_look : float in [0, 1], default=0.0
+        constant, as in `partial_fit`. Large images, which are learnt slowly, want more epochs or less of it. 0: no
+        penalty.
+    erasing : float in [0, 1], default=0.0
         Share of the mosaics for which images first lose up to half of their pixels, those that by then contribute least
         to their class, to the batch's mean colour: a decision should not need what is no evidence. With the one-cycle
         schedule from 30 % of `max_epochs` on, else from the start. 0: none. Needs `mosaic`.
     optimizer : {"sgd", "adamw"} or a class of torch.optim, default="sgd"
         "sgd" has Nesterov momentum 0.9, "adamw" betas of 0.9 and 0.99. LBFGS, Muon and SparseAdam cannot train this
         network.
-    lr : float, default=0.05
-        Learning rate; the highest where there is a schedule.
+    lr : float or "auto", default="auto"
+        Learning rate; the highest where there is a schedule. "auto": 0.1 for batches of up to 64 images, in proportion
+        for larger ones; 0.002 with ``optimizer="adamw"``. With a
+        class of torch.optim that class's default, if it has one.
     lr_schedule : {"one-cycle", "constant"}, default="one-cycle"
         "one-cycle" rises linearly for a quarter of `max_epochs` and falls along a cosine to 0. "constant" leaves the
         learning rate alone, for a callback (skorch's LRScheduler) to change.
-    weight_decay : float, default=2e-3
+    weight_decay : float, default=5e-4
         Handed to the optimizer unless 0, which optimizers without one need.
-    max_epochs : int, default=30
-        Passes over the training images. Of a few hundred images or fewer, 100 teach more.
+    max_epochs : int or "auto", default="auto"
+        Passes over the training images. "auto": ``30 * sqrt(5000 / n)`` for n images, at least 30 and at most 200.
     batch_size : int or "auto", default="auto"
-        Images in a training step. "auto": 64; in `fit` 32 where X has fewer than 768 images, and 16 where it has fewer
-        than 384. On a GPU take larger ones: 512, say, with ``lr=0.4``.
+        Images in a training step. "auto": 64; in `fit` 32 where X has fewer than 768 images, 16 where it has fewer than
+        384, and on CUDA 512 where it has 10,000 and more.
     early_stopping : bool, default=False
         Hold out `validation_fraction` of the training images, or use the ``validation_data`` of `fit`; stop when the
         loss on them has not fallen for `n_iter_no_change` epochs, and keep the best weights.
@@ -122,10 +147,9 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     net_params : dict, default=None
         Further parameters of the skorch net, e.g. ``{"criterion__label_smoothing": 0.1}``; ``{"compile": True}``
         trains through torch.compile. On CUDA, training steps are replayed from a graph; ``{"cuda_graph": False}`` turns
-        that off, for fits while other threads use the GPU, or to save memory. ``{"fused_norm": True}``, for long
-        trainings on CUDA in batches of a thousand and more, computes batch norm and ReLU in kernels that Triton
-        compiles at first, for some seconds. What this class has parameters for, or sets itself, is refused. A grid
-        search varies an entry by names like ``net_params__criterion__label_smoothing``, see :meth:`set_params`.
+        that off, for fits while other threads use the GPU, or to save memory. What this class has parameters for, or
+        sets itself, is refused. A grid search varies an entry by names like
+        ``net_params__criterion__label_smoothing``, see :meth:`set_params`.
     warm_start : bool, default=False
         True: `fit` starts from the weights of the last fit.
     transform_maps : {"contributions", "weights"}, default="contributions"
@@ -147,7 +171,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         The numbers that mean 0 and 1.
     n_features_in_ : int
         R * C * D.
-    feature_names_in_ : ndarray (n_features_in_,)
+    feature_names_in_ : ndarray (R * C * D,)
         Column names, where X was a data frame.
     net_ : skorch.NeuralNet
         The trained net; ``net_.network`` is the :class:`skgcm.network.GCM`.
@@ -209,25 +233,26 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
 
     _parameter_constraints = {
         "n_classes": [Interval(Integral, 2, None, closed="left"), None],
+        "architecture": [StrOptions(set(ARCHITECTURES))],
         "encoder_width": [Interval(Integral, 1, None, closed="left")],
-        "decoder_width": [Interval(Integral, 1, None, closed="left")],
-        "n_stages": [Interval(Integral, 1, None, closed="left")],
+        "decoder_width": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "n_stages": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "shared_decoder": ["boolean"],
         "clip_negative": ["boolean"],
-        "polarity": [StrOptions(set(POLARITIES))],
+        "polarity": [StrOptions({*POLARITIES, "auto"})],
         "upsampling": [StrOptions(set(UPSAMPLING))],
         "image_shape": [tuple, list, np.ndarray, None],
         "channels_first": ["boolean"],
         "value_range": [tuple, list, np.ndarray, None],
-        "augment": [StrOptions({"shift", "shift+flip"}), callable, None],
-        "mosaic": [Options(Integral, {0}), Interval(Integral, 2, None, closed="left")],
+        "augment": [str, callable, None],
+        "mosaic": [Interval(Real, 0, 0.5, closed="both")],
         "sparsity": [Interval(Real, 0, None, closed="left")],
-        "second_look": [Interval(Real, 0, 1, closed="both")],
+        "erasing": [Interval(Real, 0, 1, closed="both")],
         "optimizer": [StrOptions(set(building.OPTIMIZERS)), type],
-        "lr": [Interval(Real, 0, None, closed="neither")],
+        "lr": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         "lr_schedule": [StrOptions({"one-cycle", "constant"})],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
-        "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "max_epochs": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
@@ -248,25 +273,26 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         self,
         n_classes=None,
         *,
+        architecture="multiscale",
         encoder_width=16,
-        decoder_width=16,
-        n_stages=3,
+        decoder_width="auto",
+        n_stages="auto",
         shared_decoder=True,
         clip_negative=False,
-        polarity="bright",
+        polarity="auto",
         upsampling="nearest",
         image_shape=None,
         channels_first=False,
         value_range=None,
-        augment=None,
-        mosaic=0,
+        augment="auto",
+        mosaic=0.0,
         sparsity=0.0,
-        second_look=0.0,
+        erasing=0.0,
         optimizer="sgd",
-        lr=0.05,
+        lr="auto",
         lr_schedule="one-cycle",
-        weight_decay=2e-3,
-        max_epochs=30,
+        weight_decay=5e-4,
+        max_epochs="auto",
         batch_size="auto",
         early_stopping=False,
         validation_fraction=0.1,
@@ -283,6 +309,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         verbose=0,
     ):
         self.n_classes = n_classes
+        self.architecture = architecture
         self.encoder_width = encoder_width
         self.decoder_width = decoder_width
         self.n_stages = n_stages
@@ -296,7 +323,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         self.augment = augment
         self.mosaic = mosaic
         self.sparsity = sparsity
-        self.second_look = second_look
+        self.erasing = erasing
         self.optimizer = optimizer
         self.lr = lr
         self.lr_schedule = lr_schedule
@@ -396,9 +423,17 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
                     begun = len(net.history)
                 self._train(net, rows, y, checkpoint=saved, validation=held_out, interrupts=interrupts)
         epochs = len(self.history_) - begun
-        if interrupts and epochs < self.max_epochs:
-            warn(f"Ctrl-C ended the training after {epochs} of {self.max_epochs} epochs. The model is that of now.")
+        if interrupts and epochs < net.max_epochs:
+            warn(f"Ctrl-C ended the training after {epochs} of {net.max_epochs} epochs. The model is that of now.")
+        self._warn_if_near_chance(net, rows, y)
         return self
+
+    def _warn_if_near_chance(self, net, rows, y):
+        n_images = min(convergence.CHECKED, max(1, convergence.CHECKED_VALUES // rows.shape[1]))
+        some = np.random.default_rng(net.seed).permutation(len(rows))[:n_images]
+        scores = inference.scores(net.network, net.image_format, rows[some])
+        weights = building.class_weights(self.class_weight, self.classes_, y)
+        convergence.warn_if_near_chance(scores, y[some], weights, len(net.history))
 
     def _checkpoint(self, rows, y, held_out):
         if self.checkpoint is None:
@@ -520,11 +555,13 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         return {name: getattr(self, name) for name in GCMClassifier._get_param_names()} | self.get_params(deep=False)
 
     def _build_net(self, y, n_images=None, hold_out=True, **other_params):
-        if self.second_look and not self.mosaic:
+        if self.erasing and not self.mosaic:
             raise ValueError(
-                f"second_look={self.second_look!r} is a share of the mosaics, and mosaic=0 makes none. Set mosaic=4, "
-                "or second_look=0."
+                f"erasing={self.erasing!r} is a share of the mosaics, and mosaic=0 makes none. Set mosaic=0.33, or "
+                "erasing=0."
             )
+        if isinstance(self.augment, str):
+            augmentation.parse(augmentation.resolve(self.augment, self.image_shape_))
         params = {**self._all_params(), **other_params}
         image_format = images.ImageFormat(self.image_shape_, self.channels_first, self.value_range_)
         weights = building.class_weights(self.class_weight, self.classes_, y)
@@ -535,7 +572,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         # the loss says nothing of the last step, and finite weights can be so large that activations are not
         if not np.isfinite(inference.scores(net.network, net.image_format, rows[: net.batch_size])).all():
             raise FloatingPointError(
-                f"The scores of training images are not finite after training at lr={self.lr}: it diverged. Fit with a "
+                f"The scores of training images are not finite after training at lr={net.lr}: it diverged. Fit with a "
                 "smaller lr, or look for wrong values in X, like one image with several labels."
             )
         self.net_, self.history_ = net, net.history
@@ -842,7 +879,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         ValueError
             For what cannot be stored, because it is code: a callable `augment`, `callbacks`, an `optimizer` class, a
             RandomState as `random_state`, `net_params` other than ``compile`` (its mode, dynamic, fullgraph),
-            ``cuda_graph``, ``fused_norm`` and plain values for the loss and the optimizer. Also for labels other than
+            ``cuda_graph`` and plain values for the loss and the optimizer. Also for labels other than
             text, numbers and bool, and for more text than a file may have: histories of more than about 10,000 epochs,
             tens of thousands of column names or labels.
         TypeError

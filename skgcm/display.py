@@ -128,10 +128,10 @@ class ContributionDisplay:
     negative ones (CCM-), and beneath them the score that is the mean of both together. One scale, and so one
     colour bar, serves all classes and images: what is pale is weak beside the others, not nothing, and
     ``evidence[i].plot()`` gives an image a scale of its own. Where an image shows several classes, the one of highest
-    score among those shown is in bold type. Of what :meth:`Explanation.versus <skgcm.explanation.Explanation.versus>`
+    score among those shown is in bold type. Of what :meth:`skgcm.Explanation.versus`
     returns, all of this is differences, and the colour bar names what was subtracted.
 
-    It is recommended to use :meth:`Explanation.plot <skgcm.explanation.Explanation.plot>` or :meth:`from_estimator`.
+    It is recommended to use :meth:`skgcm.Explanation.plot` or :meth:`from_estimator`.
 
     Parameters
     ----------

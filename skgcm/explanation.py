@@ -413,7 +413,7 @@ class Explanation:
         y : array-like of shape (n,) or (n, 1), optional
             True labels. The true class is framed in red and named under the image.
         kind : {"contribution", "spotlight"}, default="contribution"
-            What a map shows; see :meth:`skgcm.display.ContributionDisplay.plot`.
+            What a map shows; see :meth:`skgcm.ContributionDisplay.plot`.
         ax : matplotlib Axes, optional
             Drawn in the place of this Axes. Default: a new figure.
 

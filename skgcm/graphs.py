@@ -29,13 +29,13 @@ class _Call(nn.Module):
     PyTorch replaces the forward method of what it captures: this one's, so that the network stays as it is.
     """
 
-    def __init__(self, network, low, options):
+    def __init__(self, network, low, options, names):
         super().__init__()
-        self.network, self.low, self.options = network, low, options
+        self.network, self.low, self.options, self.names = network, low, options, names
 
-    def forward(self, images, *classes):
+    def forward(self, images, *tensors):
         with autocast(images.device, self.low):
-            return self.network(images, **self.options, **({"classes": classes[0]} if classes else {}))
+            return self.network(images, **self.options, **dict(zip(self.names, tensors, strict=True)))
 
 
 @dataclass
@@ -73,14 +73,16 @@ class Step:
         self.replay = False
         self._forget()
 
-    def __call__(self, images, classes=None, **options):
-        call = partial(_Call, self.network, self.low, options)
-        tensors = (images,) if classes is None else (images, classes)
+    def __call__(self, images, **options):
+        """The network's output for images and its further arguments, tensors and others."""
+        names = [name for name, value in options.items() if isinstance(value, torch.Tensor)]
+        tensors = (images, *(options.pop(name) for name in names))
+        call = partial(_Call, self.network, self.low, options, names)
         if self.replay:
             self._notice_changes()
         if not self.replay or self._has_hooks() or not _captures_on(images.device):
             return call()(*tensors)
-        key = tuple(options.items())
+        key = (*names, *options.items())
         found = self.captured.get(key)
         # the last batch of an epoch can come first and be smaller than others; later it can be larger, by one
         larger = found is not None and len(images) > found.shape[0] and not found.recurs
@@ -134,8 +136,7 @@ class Step:
                 raise kind(
                     f"{error}\nThis happened while a training step was captured as a CUDA graph, which keeps memory "
                     "and wants a GPU that no other thread uses. net_params={'cuda_graph': False} fits without, in a "
-                    "new process if this one's GPU is of no more use; where kernels of fused_norm failed to compile, "
-                    "fit without that."
+                    "new process if this one's GPU is of no more use."
                 ) from error
         for buffer, before in buffers:  # batch norm has counted the rehearsals
             buffer.copy_(before)

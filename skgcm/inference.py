@@ -1,4 +1,4 @@
-"""From a fitted network to arrays: batches of bounded memory, IEEE float32, batch norm folded in."""
+"""From a fitted network to arrays: batches of bounded memory, IEEE float32, batch norm fused."""
 
 import math
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ def prepared(network):
     """The network as it is best asked, in a context where its sums are exact to rounding. Nothing is kept."""
     device = next(network.parameters()).device.type
     with ieee_float32[device], torch.inference_mode(), torch.autocast(device, enabled=False):
-        yield network.folded().to(memory_format=torch.channels_last)
+        yield network.fused().to(memory_format=torch.channels_last)
 
 
 def batches(network, image_format, rows, floats=0):
@@ -50,9 +50,9 @@ def _images(network, image_format, rows):
 def scores(network, image_format, rows):
     """float32 (n, N), the scores of all classes. rows : ndarray (n, R * C * D), any dtype."""
     out = np.empty((len(rows), network.n_classes), np.float32)
-    with prepared(network) as folded:
-        for part, index in batches(folded, image_format, rows):
-            batch = folded(_images(folded, image_format, rows[index]))
+    with prepared(network) as fused:
+        for part, index in batches(fused, image_format, rows):
+            batch = fused(_images(fused, image_format, rows[index]))
             out[part] = batch[: part.stop - part.start].cpu().numpy()
     return out
 
@@ -75,20 +75,20 @@ def evidence(network, image_format, rows, classes=None):
     n, (n_rows, n_columns, n_channels) = len(rows), image_format.shape
     per_image = isinstance(classes, np.ndarray)
     k = classes.shape[1] if per_image else classes or network.n_classes
-    names = ("cwm", "cwm_dark")[: len(network.heads)]
+    names = ("cwm", "cwm_dark")[: network.head.n_polarities]
     floats = len(names) * (k if classes is None else 10 * k)  # chosen maps are built of nine shifts
     shapes = {"images": (n, n_rows, n_columns, n_channels), "scores": (n, k), "classes": (n, k)}
     for name in names:
         shapes |= {name: (n, k, n_rows, n_columns), f"{name}_mean": (n, n_rows, n_columns)}
     out = {name: np.empty(shape, np.int64 if name == "classes" else np.float32) for name, shape in shapes.items()}
-    with prepared(network) as folded:
-        for part, index in batches(folded, image_format, rows, floats):
-            batch = _images(folded, image_format, rows[index])
+    with prepared(network) as fused:
+        for part, index in batches(fused, image_format, rows, floats):
+            batch = _images(fused, image_format, rows[index])
             wanted = torch.from_numpy(classes[index]).to(batch.device) if per_image else classes
-            scores, chosen, cwm, mean = folded.evidence(batch, wanted)
+            scores, chosen, cwm, mean = fused.evidence(batch, wanted)
             found = {"images": batch.permute(0, 2, 3, 1), "scores": scores.gather(1, chosen), "classes": chosen}
-            for name, maps, average in zip(names, cwm, mean, strict=True):
-                found |= {name: maps, f"{name}_mean": average}
+            for i, name in enumerate(names):
+                found |= {name: cwm[:, i], f"{name}_mean": mean[:, i]}
             for name, array in out.items():  # PyTorch reorders faster than NumPy
                 torch.from_numpy(array[part]).copy_(found[name][: part.stop - part.start])
     return out

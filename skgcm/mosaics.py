@@ -1,41 +1,72 @@
-"""Mosaics: images of a batch laid out as n x n grids, and grids cut into their cells."""
+"""Mosaics: four images around a random crossing point, each part of which is classified for itself.
+
+Unlike RICAP (Takahashi et al., ACML 2018), where small crops fill one image and share its label, a mosaic has twice the
+rows and columns of an image. So the parts have about an image's size, and a mosaic takes the time of its four images.
+"""
 
 from contextlib import contextmanager
+from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-EVERY = 3  # of so many batches the last is laid out: mosaics cost accuracy on plain images
+from skgcm.augmentation import reflect
+
+JITTER = 0.25  # of a side: how far from the middle the crossing point may lie
 
 
-def filled(n_images, n, device=None):
-    """Which image goes into each cell, so that n x n grids are full: each image once, then from the first again.
+def _cut(size, generator):
+    """The bounds of the two parts of a side of 2 * size pixels."""
+    reach = int(JITTER * size)
+    return [0, size + int(torch.randint(-reach, reach + 1, (), generator=generator)), 2 * size]
 
-    At least two grids, since a lone one may have no batch statistics; images that stay as they are (n = 1) once each.
+
+def _part(size, wanted, generator):
+    """Which `wanted` of so many rows or columns a part shows: fewer are a crop, more go on with the reflection."""
+    spare = size - wanted
+    start = int(torch.randint(min(spare, 0), max(spare, 0) + 1, (), generator=generator))
+    return reflect(torch.arange(start, start + wanted), size)
+
+
+def make_mosaics(images, labels, generator):
+    """Four images each in mosaics; the first come again where the number of images is no multiple of four.
+
+    The parts are at the same places in all mosaics of a batch.
+
+    Parameters
+    ----------
+    images : Tensor (B, C, H, W)
+    labels : Tensor (B,)
+    generator : torch.Generator, of the processor
+
+    Returns
+    -------
+    mosaics : Tensor (M, C, 2 H, 2 W)
+    regions : Tensor (M, 4, 2 H, 2 W) float32
+        Masks of the parts: 1 inside a part and 0 outside.
+    labels : Tensor (M * 4,)
+        Of the parts, mosaic by mosaic.
     """
-    n_grids = n_images if n == 1 else max(2, -(-n_images // n**2))
-    return torch.arange(n_grids * n**2, device=device) % n_images
-
-
-def lay_out(images, n):
-    """(M n^2, D, R, C) -> (M, D, n R, n C), row by row."""
-    rows, columns = images.shape[2:]
-    grids = images.unflatten(0, (-1, n, n)).permute(0, 3, 1, 4, 2, 5)  # (M, D, n, R, n, C)
-    return grids.reshape(len(grids), -1, n * rows, n * columns)
-
-
-def cut(x, n, border):
-    """(M, K, n R, n C) -> (M n^2, K, R + 2 border, C + 2 border): each cell and what lies around it, 0 outside."""
-    rows, columns = x.shape[2] // n, x.shape[3] // n
-    padded = F.pad(x, (border,) * 4)
-    cells = padded.unfold(2, rows + 2 * border, rows).unfold(3, columns + 2 * border, columns)  # (M, K, n, n, ., .)
-    return cells.permute(0, 2, 3, 4, 5, 1).flatten(0, 2).permute(0, 3, 1, 2)  # channels last in memory
+    n_rows, n_columns = images.shape[2:]
+    n_mosaics = -(-len(images) // 4)
+    chosen = (torch.arange(4 * n_mosaics, device=images.device) % len(images)).view(n_mosaics, 4)
+    rows, columns = _cut(n_rows, generator), _cut(n_columns, generator)
+    boxes = [(*y, *x) for y in pairwise(rows) for x in pairwise(columns)]
+    mosaics = images.new_empty(n_mosaics, images.shape[1], 2 * n_rows, 2 * n_columns)
+    regions = torch.zeros(4, 2 * n_rows, 2 * n_columns, dtype=torch.float32, device=images.device)
+    for part, (top, bottom, left, right) in enumerate(boxes):
+        y, x = (
+            _part(size, wanted, generator).to(images.device)
+            for size, wanted in ((n_rows, bottom - top), (n_columns, right - left))
+        )
+        mosaics[:, :, top:bottom, left:right] = images[chosen[:, part]][:, :, y[:, None], x]
+        regions[part, top:bottom, left:right] = 1
+    return mosaics, regions.expand(n_mosaics, -1, -1, -1), labels[chosen].flatten()
 
 
 @contextmanager
-def statistics_kept(network):
-    """Batch norm's running statistics stay as they are: they shall be those of plain images."""
+def frozen_running_stats(network):
+    """Batch norm's running statistics stay as they are: they are those of plain images."""
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     try:

@@ -39,7 +39,7 @@ class _Graph(nn.Module):
     @property
     def output_names(self):
         maps = {None: [], "contributions": ["contributions"], "weights": ["weights", "weights_dark"]}[self.maps]
-        return ["scores", "probabilities", *maps[: len(self.network.heads)]]
+        return ["scores", "probabilities", *maps[: self.network.head.n_polarities]]
 
     def forward(self, images):
         images = self.image_format.scale(images)  # (n, R, C, D)
@@ -50,6 +50,7 @@ class _Graph(nn.Module):
             scores, maps = self.network(channels_first), []
         else:
             scores, _, maps, _ = self.network.evidence(channels_first)
+            maps = maps.unbind(1)
         if self.maps == "contributions":
             lights = images[:, None], 1 - images[:, None]  # (n, 1, R, C, D)
             maps = [sum(cwm[..., None] * light for cwm, light in zip(maps, lights, strict=False))]
@@ -73,7 +74,7 @@ def write(path, network, image_format, classes, maps, dtype, opset):
     except ImportError as error:
         remedy = "pip install onnx onnxruntime onnxscript"
         raise ImportError(f"to_onnx needs {error.name}, which is not installed: {remedy}") from error
-    graph = _Graph(network.folded().cpu(), image_format, maps).eval()
+    graph = _Graph(network.fused().cpu(), image_format, maps).eval()
     images = _example(image_format, dtype)
     # an autocast of the user's would be recorded
     with TURNS, _flags_kept(), torch.no_grad(), torch.autocast("cpu", enabled=False):

@@ -11,13 +11,13 @@ from safetensors import SafetensorError
 from sklearn.utils._param_validation import validate_parameter_constraints
 from sklearn.utils.validation import check_is_fitted
 
-from skgcm import building, container, history, images, process, ranges, values
+from skgcm import augmentation, building, container, history, images, process, ranges, values
 from skgcm.container import ModelFileError
 from skgcm.network import GCM
 
 # What net_params may say: numbers for the loss and the optimizer. The rest of skorch's parameters takes names of files
 # and commands too (of the compiler of compile__options, say), which a file must not choose.
-NET_PARAMS = {"compile", "compile__mode", "compile__dynamic", "compile__fullgraph", "cuda_graph", "fused_norm"}
+NET_PARAMS = {"compile", "compile__mode", "compile__dynamic", "compile__fullgraph", "cuda_graph"}
 NET_PREFIXES = ("criterion__", "optimizer__")
 NOT_STORED = {"checkpoint"}  # of a run and not of a model; and a file must not choose what a fit writes to
 FIELDS = {
@@ -204,6 +204,8 @@ def _check_params(classifier):
     """Raise ValueError for parameters that are wrong whatever the images are."""
     classifier._validate_params()
     _check_net_params(classifier.net_params)
+    if isinstance(classifier.augment, str) and classifier.augment != "auto":
+        augmentation.parse(classifier.augment)
     if classifier.image_shape is not None:
         images.check_image_shape(classifier.image_shape)
     if classifier.value_range is not None:

@@ -16,10 +16,10 @@ def chosen(labels, n_classes, generator):
     return torch.cat([labels[:, None], (labels[:, None] + others) % n_classes], 1)
 
 
-def penalty(magnitudes, n_classes):
-    """Mean over images of the sum over all classes, from the magnitudes (B, k) of all or of the chosen.
+def penalty(mean_abs, n_classes):
+    """Mean over images of the sum over all classes, from the mean_abs (B, k) of all or of the chosen.
 
     The chosen others stand for all others, so that the expected penalty is the same.
     """
-    scale = (n_classes - 1) / (magnitudes.shape[1] - 1)
-    return (magnitudes[:, 0] + scale * magnitudes[:, 1:].sum(1)).mean()
+    scale = (n_classes - 1) / (mean_abs.shape[1] - 1)
+    return (mean_abs[:, 0] + scale * mean_abs[:, 1:].sum(1)).mean()

@@ -13,10 +13,9 @@ from skorch.callbacks import EarlyStopping, EpochTimer, PrintLog
 from skorch.exceptions import SkorchException
 from tqdm import tqdm
 
-from skgcm import heap, mosaics, second_look, sparsity
+from skgcm import erasing, heap, mosaics, sparsity
 from skgcm.augmentation import augmented
 from skgcm.batches import Batches
-from skgcm.blocks import fuse_norms
 from skgcm.graphs import Step, autocast
 
 BATCH_SIZES = {"train_batch_size", "valid_batch_size"}  # what skorch's callbacks find of a batch, but for its loss
@@ -29,6 +28,11 @@ def learning_rate_factor(position):
     if position < WARM_UP:
         return position / WARM_UP
     return 0.5 + 0.5 * math.cos(math.pi * (position - WARM_UP) / (1 - WARM_UP))
+
+
+def _is_due(number, share):
+    """Whether the item of this number, counted from 0, is one of that share of all, spread evenly."""
+    return int((number + 1) * share) > int(number * share)
 
 
 def _may_stop(callback):
@@ -74,11 +78,11 @@ class GCMNet(NeuralNetClassifier):
     precision : {"float32", "bfloat16"}
         "bfloat16" trains under autocast; weights, scores and loss stay float32.
     lr_schedule : {"one-cycle", "constant"}
-    mosaic : int
-        Every third batch is laid out as mosaics: of side 2 to this one, in turn; 0: none.
+    mosaic : float
+        Share of the batches that become mosaics.
     sparsity : float
         Weight of the penalty on contributions. With the one-cycle schedule it rises linearly from 0 to this value.
-    second_look : float
+    erasing : float
         Share of the mosaics, with the one-cycle schedule of those after 30 % of the fit, for which images lose pixels
         of least evidence.
     seed : int
@@ -86,9 +90,6 @@ class GCMNet(NeuralNetClassifier):
     cuda_graph : bool
         On CUDA, replay the network's part of a step from a graph, unless it is compiled or there are few steps. On
         other devices nothing.
-    fused_norm : bool
-        On CUDA, train batch norm and ReLU by the kernels of `skgcm.norm_relu`, past hooks on these modules. On other
-        devices nothing.
     """
 
     def __init__(
@@ -100,10 +101,9 @@ class GCMNet(NeuralNetClassifier):
         lr_schedule,
         mosaic,
         sparsity,
-        second_look,
+        erasing,
         seed,
         cuda_graph=True,
-        fused_norm=False,
         **kwargs,
     ):
         self.image_format = image_format
@@ -112,10 +112,9 @@ class GCMNet(NeuralNetClassifier):
         self.lr_schedule = lr_schedule
         self.mosaic = mosaic
         self.sparsity = sparsity
-        self.second_look = second_look
+        self.erasing = erasing
         self.seed = seed
         self.cuda_graph = cuda_graph
-        self.fused_norm = fused_norm
         super().__init__(*args, **kwargs)
 
     @property
@@ -148,46 +147,44 @@ class GCMNet(NeuralNetClassifier):
     def infer(self, x, **fit_params):
         return self.module_(self.image_format.images(x.to(self.device, non_blocking=True)))
 
-    def train_step_single(self, batch, grid=1, sparsity=0.0, looks_again=False):
-        """As skorch's, on augmented images, laid out as mosaics of side `grid`, with the penalty on contributions.
-
-        With `looks_again` without what is the least evidence in the images.
-        """
+    def train_step_single(self, batch, mosaic=False, sparsity=0.0, erase=False):
+        """As skorch's, on augmented images, maybe erased in part and made mosaics, and with the penalty."""
         self._set_training(True)
         rows, labels = (part.to(self.device, non_blocking=True) for part in batch)
         images = self.image_format.unflatten(rows)
         images = augmented(images, self.augment, self.augmenting_, self.image_format.scale)
-        if looks_again:
+        if erase:
             with autocast(images.device, self.step_.low):
-                images = second_look.without_the_least(self.network, images, labels, self.augmenting_)
-        scores, penalty = self._learn(images, labels, grid, sparsity > 0)
+                images = erasing.erase_low_evidence(self.network, images, labels, self.augmenting_)
+        options = {}
+        # a lone mosaic that the network reduces to one pixel has no batch statistics
+        if mosaic and (len(images) > 4 or 2 * max(images.shape[2:]) > 2 ** (self.module__n_stages - 1)):
+            images, options["regions"], labels = mosaics.make_mosaics(images, labels, self.shuffling_)
+        scores, penalty = self._learn(images, labels, sparsity > 0, options)
         loss = self.get_loss(scores, labels, X=rows, training=True)
         if sparsity:
             loss = loss + sparsity * penalty
         loss.backward()
-        return {"loss": loss, "y_pred": scores}
+        return {"loss": loss, "y_pred": scores[: len(rows)]}  # as many as labels in the batch, in their order
 
-    def _learn(self, images, labels, grid, penalised):
-        """Scores (B, N) in training, and the penalty on the contributions that they are made of, or None."""
-        n, n_classes, options = len(images), self.network.n_classes, {}
-        if n == grid == 1 and max(images.shape[2:]) <= 2 ** (self.module__n_stages - 1):
+    def _learn(self, images, labels, penalised, options):
+        """Scores in training, and the penalty on the contributions that they are made of, or None."""
+        n_classes = self.network.n_classes
+        if len(images) == 1 and max(images.shape[2:]) <= 2 ** (self.module__n_stages - 1):
             rows, columns = images.shape[2:]
             raise ValueError(
                 f"A batch of one image of {rows} x {columns} pixels, which n_stages={self.module__n_stages} reduce to "
                 "a single one, has no batch statistics. Train on more images at a time, or with a smaller n_stages."
             )
-        cells = mosaics.filled(n, grid, images.device)
-        if len(cells) > n:
-            images, labels = images[cells], labels[cells]
-        if grid > 1:
-            images, options["grid"] = mosaics.lay_out(images, grid), grid
         if penalised:
-            options["magnitudes"] = True
-            options["classes"] = sparsity.chosen(labels, n_classes, self.augmenting_)
-        with mosaics.statistics_kept(self.network) if grid > 1 else nullcontext():
+            options["mean_abs"] = True
+            classes = sparsity.chosen(labels, n_classes, self.augmenting_)
+            if classes is not None:
+                options["classes"] = classes
+        with mosaics.frozen_running_stats(self.network) if "regions" in options else nullcontext():
             out = self.step_(images, **options)
-        scores, magnitudes = out if penalised else (out, None)
-        return scores[:n], sparsity.penalty(magnitudes[:n], n_classes) if penalised else None
+        scores, mean_abs = out if penalised else (out, None)
+        return scores, sparsity.penalty(mean_abs, n_classes) if penalised else None
 
     def get_split_datasets(self, X, y=None, **fit_params):
         try:
@@ -228,8 +225,6 @@ class GCMNet(NeuralNetClassifier):
         self.shuffling_, self.augmenting_ = torch.Generator(), torch.Generator(self.device)
         low = None if self.precision == "float32" else getattr(torch, self.precision)
         on_cuda = self.augmenting_.device.type == "cuda"
-        if on_cuda and self.fused_norm:
-            fuse_norms(self.network)
         if validation is None:
             train, valid = self.get_split_datasets(X, y)
         else:
@@ -300,14 +295,10 @@ class GCMNet(NeuralNetClassifier):
             rates = [peak * learning_rate_factor(position) for peak in peaks]
             progress = position if self.lr_schedule == "one-cycle" else 1.0
             # by the history, since each call of partial_fit has epoch 0 again
-            number, plain = divmod((len(self.history) - 1) * steps + step, mosaics.EVERY)
-            grid, looks_again = 1, False
-            if self.mosaic and plain == mosaics.EVERY - 1:
-                sides = self.mosaic - 1
-                turn, place = divmod(number, sides)
-                grid = 2 + place
-                looks_again = progress >= second_look.FROM and second_look.is_due(turn, place, sides, self.second_look)
-            yield rates, {"grid": grid, "sparsity": self.sparsity * progress, "looks_again": looks_again}
+            number = (len(self.history) - 1) * steps + step
+            mosaic = _is_due(number, self.mosaic)
+            erase = mosaic and progress >= erasing.START and _is_due(int(number * self.mosaic), self.erasing)
+            yield rates, {"mosaic": mosaic, "sparsity": self.sparsity * progress, "erase": erase}
 
     def _train_epoch(self, batches, scheduled, plan, progress):
         """Mean loss of one pass. The losses stay on the device until the end: the host waits once an epoch."""

@@ -6,9 +6,9 @@ import warnings
 BETWEEN = {"skgcm", "sklearn", "skorch", "joblib"}  # packages whose lines say nothing to a user
 
 
-def warn(message):
-    """A UserWarning at the innermost line outside of these packages."""
+def warn(message, category=UserWarning):
+    """A warning at the innermost line outside of these packages."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in BETWEEN:
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, UserWarning, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)

@@ -326,7 +326,8 @@ def wrong_values(content, rng):
                 "n_stages": [0, -1, "x", None],
                 "device": ["gpu", "cuda:99", "meta", {"device": "xpu"}, "cuda:" + "9" * 30, 0, {"device": 1}],
                 "optimizer": ["os.system", "lion", None, 1],
-                "augment": ["os.system", "rotate", 1, ["shift"]],
+                "augment": ["os.system", "spin", 1, ["shift"]],
+                "architecture": ["resnet", 1, None],
                 "callbacks": [["os.system"], [["print_log", 1]], "x", {"tuple": []}],
                 "net_params": [
                     {"dict": [[key, value]]}
@@ -366,6 +367,7 @@ def wrong_values(content, rng):
                 "encoder_width": [0, 1, 5, 10**4, 2**31, 10**18, -1],
                 "decoder_width": [0, 1, 5, 10**4, 2**31, 10**18, [4]],
                 "polarity": ["dark", 1],
+                "architecture": ["paper", "resnet", 1, None],
                 "upsampling": ["bilinear", None],
                 "shared_decoder": ["yes", 2, None],
                 "unknown": [1],

@@ -217,6 +217,15 @@ class Interrupt(callbacks.Callback):
             self.times = 0
 
 
+@pytest.fixture
+def ctrl_c():
+    """Python's own handler of Ctrl-C, which a process in the background does not have."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_ends_the_fit_with_its_epoch_and_keeps_the_model():
     X, y = draw_two()
     params = {**TINY, "max_epochs": 5, "lr_schedule": "constant"}
@@ -229,6 +238,7 @@ def test_ctrl_c_ends_the_fit_with_its_epoch_and_keeps_the_model():
     assert len(clf.history_) == 2
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_twice_leaves_the_estimator_as_it_was():
     X, y = draw_two()
     clf = GCMClassifier(**TINY).fit(X, y)
@@ -240,6 +250,7 @@ def test_ctrl_c_twice_leaves_the_estimator_as_it_was():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_in_the_last_epoch_and_in_partial_fit():
     X, y = draw_two()
     GCMClassifier(**TINY, callbacks=[Interrupt(epoch=TINY["max_epochs"])]).fit(X, y)  # no warning: nothing is missing
@@ -265,6 +276,7 @@ def test_other_threads_do_not_touch_the_handler(monkeypatch):
         executor.submit(GCMClassifier(**TINY).fit, *draw_two()).result()
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_fit_that_ctrl_c_ended_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
     X, y = draw_two()
     step = training.GCMNet.train_step

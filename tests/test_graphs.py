@@ -13,6 +13,7 @@ from torch import nn
 
 from skgcm import GCMClassifier, training
 from skgcm.graphs import MOST_CHANGES, Step
+from skgcm.mosaics import make_mosaics
 from skgcm.network import GCM
 
 
@@ -71,10 +72,15 @@ def test_whole_batches_are_replayed_and_the_last_is_not(captures, network):
 def test_each_set_of_options_has_a_graph_and_all_outputs_are_kept(captures):
     network = GCM(12, 2, n_stages=1, encoder_width=4)
     replay, classes = Step(network, replay=True), torch.arange(24).reshape(8, 3) % 12
-    options = [{}, {"grid": 2}, {"grid": 2, "magnitudes": True, "classes": classes}] * 2
+    regions = torch.zeros(4, 4, 4)
+    for part in range(4):
+        regions[part, part] = 1
+    regions = regions.expand(2, -1, -1, -1)  # as mosaics have them
+    options = [{}, {"regions": regions}, {"regions": regions, "mean_abs": True, "classes": classes}] * 2
     images = _images(2, side=4)
     outs = [replay(images, **some) for some in options]
-    assert captures == [[(2, 2, 4, 4)], [(2, 2, 4, 4)], [(2, 2, 4, 4), (8, 3)]]
+    shapes = [(2, 2, 4, 4), (2, 4, 4, 4), (8, 3)]
+    assert captures == [shapes[:1], shapes[:2], shapes]
     assert [len(out) for out in outs] == [2, 8, 2] * 2
     before = [part.clone() for part in outs[2]]
     assert [part.shape for part in before] == [(8, 12), (8, 3)]
@@ -139,12 +145,14 @@ def test_a_network_that_changes_at_every_step_is_not_captured_for_ever(captures,
 
 
 def test_mosaics_of_small_last_batches_are_not_captured_for_ever(captures):
-    network = GCM(2, 2, n_stages=1, encoder_width=4)
+    network, generator = GCM(2, 2, n_stages=1, encoder_width=4), torch.Generator().manual_seed(0)
     replay = Step(network, replay=True)
-    for step in range(60):  # epochs of six steps: plain, plain, and a mosaic of each of three sides in turn
-        n, grid = 2 if step % 6 == 5 else 4, 2 + step // 3 % 3 if step % 3 == 2 else 1
-        replay(torch.rand(n, 2, 4 * grid, 4 * grid), **({"grid": grid} if grid > 1 else {}))
-    assert len(captures) <= 8  # each of four kinds of step, at most once small and once whole
+    for step in range(60):  # epochs of five steps, the last of which is smaller; each third step has mosaics
+        images, options = _images(4 if step % 5 == 4 else 8, side=4), {}
+        if step % 3 == 2:
+            images, options["regions"], _ = make_mosaics(images, torch.zeros(len(images)), generator)
+        replay(images, **options)
+    assert len(captures) <= 4  # each of two kinds of step, at most once small and once whole
 
 
 def test_no_graph_is_collected_while_another_is_captured(captures, network, monkeypatch):

@@ -20,37 +20,41 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
 pytest.importorskip("onnxscript", reason="needs the extra onnx")
 
 SMALL = {"encoder_width": 4, "decoder_width": 4, "batch_size": 8, "max_epochs": 2, "device": "cpu", "random_state": 0}
+PAPER = {"architecture": "paper"}
 INTEGERS, STRINGS, BOOLEANS = [3, 5, 9], ["crack", "scratch", "öl"], [False, True]
 BYTES, UNIT, DIGITS, SIGNED = (np.uint8, 0, 256), (np.float32, 0, 1), (np.float32, 0, 16), (np.float32, -3, 5)
 # parameters, size of an image, its values, labels, maps; an export takes seconds, so not each with each
 CASES = {
     "default": ({}, (16, 12, 3), BYTES, STRINGS, "contributions"),
     "odd-size": ({}, (13, 9, 3), UNIT, INTEGERS, "weights"),
-    "both": ({"polarity": "both"}, (13, 9, 1), BYTES, BOOLEANS, "contributions"),
-    "both-two-stages": ({"polarity": "both", "n_stages": 2}, (8, 6, 3), SIGNED, INTEGERS, "weights"),
+    "bright": ({"polarity": "bright"}, (13, 9, 1), BYTES, BOOLEANS, "contributions"),
+    "paper-both": ({**PAPER, "polarity": "both"}, (13, 9, 1), BYTES, BOOLEANS, "contributions"),
+    "two-stages": ({"n_stages": 2}, (8, 6, 3), SIGNED, INTEGERS, "weights"),
     "unshared": ({"shared_decoder": False}, (8, 8, 1), DIGITS, STRINGS, "contributions"),
     "unshared-deconvolution": (
-        {"shared_decoder": False, "upsampling": "deconvolution"},
+        {**PAPER, "shared_decoder": False, "upsampling": "deconvolution"},
         (1, 11, 1),
         UNIT,
         BOOLEANS,
         "weights",
     ),
     "clipped": ({"clip_negative": True}, (9, 12, 3), BYTES, INTEGERS, "contributions"),
-    "clipped-both-unshared": (
-        {"clip_negative": True, "polarity": "both", "shared_decoder": False},
+    "clipped-unshared": (
+        {"clip_negative": True, "shared_decoder": False},
         (6, 7, 3),
         UNIT,
         STRINGS,
         "contributions",
     ),
-    "deconvolution": ({"upsampling": "deconvolution"}, (13, 9, 1), SIGNED, STRINGS, "contributions"),
+    "deconvolution": ({**PAPER, "upsampling": "deconvolution"}, (13, 9, 1), SIGNED, STRINGS, "contributions"),
     "one-stage": ({"n_stages": 1}, (5, 7, 4), BYTES, BOOLEANS, "contributions"),
+    "five-stages": ({"n_stages": 5}, (17, 33, 3), BYTES, INTEGERS, "weights"),
     "no-maps": ({}, (16, 16, 3), BYTES, list(range(20)), None),
+    "paper-no-maps": (PAPER, (16, 16, 3), BYTES, list(range(20)), None),
 }
 # The others have the default. 17 is rewritten here, so that it is tried with all layers that there are.
-OPSETS = dict.fromkeys(["odd-size", "both", "unshared", "clipped", "deconvolution", "no-maps"], 17)
-OPSETS |= {"both-two-stages": 18, "unshared-deconvolution": 21, "clipped-both-unshared": 19, "one-stage": 23}
+OPSETS = dict.fromkeys(["odd-size", "bright", "unshared", "clipped", "deconvolution", "no-maps"], 17)
+OPSETS |= {"two-stages": 18, "unshared-deconvolution": 21, "clipped-unshared": 19, "one-stage": 23}
 
 
 def draw(n, shape, values, seed=0):

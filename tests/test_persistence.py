@@ -24,10 +24,12 @@ from skgcm import GCMClassifier, ModelFileError, container
 SMALL = {"encoder_width": 4, "decoder_width": 4, "batch_size": 16, "max_epochs": 2, "device": "cpu", "random_state": 0}
 VARIANTS = {
     "default": {},
-    "both": {"polarity": "both"},
+    "bright": {"polarity": "bright"},
+    "paper": {"architecture": "paper"},
+    "paper-both": {"architecture": "paper", "polarity": "both"},
     "unshared": {"shared_decoder": False},
     "clipped": {"clip_negative": True},
-    "deconvolution": {"upsampling": "deconvolution"},
+    "deconvolution": {"architecture": "paper", "upsampling": "deconvolution"},
     "one-stage": {"n_stages": 1, "shared_decoder": False},
     "four-stages": {"n_stages": 4},
     "weights": {"transform_maps": "weights"},
@@ -137,8 +139,14 @@ def test_column_names_stay(images, path):
         {"image_shape": [9, 7, 3], "value_range": (0, np.float32(255.1))},
         {"lr": np.float64(0.1), "encoder_width": np.int64(3), "warm_start": np.True_, "random_state": 2**32 - 1},
         {"class_weight": {"ant": 2, "bee": 0.5}, "augment": "shift+flip", "optimizer": "adamw", "callbacks": []},
-        {"class_weight": "balanced", "random_state": None, "device": torch.device("cpu"), "sparsity": 0.1, "mosaic": 2},
-        {"mosaic": 2, "second_look": 0.5, "polarity": "both"},
+        {
+            "class_weight": "balanced",
+            "random_state": None,
+            "device": torch.device("cpu"),
+            "sparsity": 0.1,
+            "mosaic": 0.5,
+        },
+        {"mosaic": 0.5, "erasing": 0.5, "polarity": "both", "augment": "shift+rotate"},
         {"net_params": {"criterion__label_smoothing": 0.1, "optimizer__betas": (0.8, 0.9)}, "optimizer": "adamw"},
     ],
     ids=lambda params: "-".join(params),
@@ -252,11 +260,11 @@ def test_nothing_fitted_nothing_saved(path):
 @pytest.mark.parametrize(
     ("param", "value", "default"),
     [
-        ("augment", torch.flip, "None"),
+        ("augment", torch.flip, "'auto'"),
         ("callbacks", [LRScheduler()], "None"),
         ("optimizer", torch.optim.RMSprop, "'sgd'"),
         ("random_state", np.random.RandomState(0), "None"),
-        ("lr", np.inf, "0.05"),
+        ("lr", np.inf, "'auto'"),
         ("net_params", {"criterion": torch.nn.CrossEntropyLoss}, "None"),
         ("net_params", {"criterion__weight": torch.ones(3)}, "None"),
         ("net_params", {"compile__options": {"cpp.cxx": "g++"}}, "None"),
@@ -348,7 +356,8 @@ def test_a_parameter_of_a_later_version_is_named_and_one_that_is_missing_has_its
 
 
 @pytest.mark.parametrize(
-    ("param", "value"), [("image_shape", [0, 7]), ("image_shape", ["x"]), ("value_range", [1, 0]), ("n_stages", 0)]
+    ("param", "value"),
+    [("image_shape", [0, 7]), ("image_shape", ["x"]), ("value_range", [1, 0]), ("n_stages", 0), ("augment", "spin")],
 )
 def test_parameters_that_are_wrong_are_neither_saved_nor_loaded(clf, path, param, value):
     changed = pickle.loads(pickle.dumps(clf)).set_params(**{param: value})

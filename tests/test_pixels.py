@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skgcm import _pixels
+from skgcm import _pixels, images
 from skgcm.datasets import load_images
 
 GREY = np.arange(24, dtype=np.uint8).reshape(4, 6) * 10  # 4 rows, 6 columns, all values differ
@@ -306,3 +306,10 @@ def test_an_image_that_pillow_opened_by_its_path_is_upright(tmp_path, orientatio
     with Image.open(tmp_path / "1.tif") as image:
         np.testing.assert_array_equal(_pixels.read(image, "L")[:, :, 0], UPRIGHT[orientation])
         assert image.filename == str(tmp_path / "1.tif")
+
+
+def test_a_second_reading_of_the_same_pillow_images_gives_the_same_pixels(tmp_path):
+    Image.fromarray(np.array([[0, 1, 2, 3]], np.uint8) * 85).save(tmp_path / "grey.png", bits=2, transparency=2)
+    with Image.open(tmp_path / "grey.png") as picture:
+        first, second = (images.as_array([picture]) for _ in range(2))
+    np.testing.assert_array_equal(first, second)

@@ -18,13 +18,13 @@ from skgcm.process import ieee_float32
 
 TIMEOUT = 120  # seconds; a test that hangs has to fail instead
 SMALL = {"encoder_width": 2, "decoder_width": 2, "n_stages": 2, "max_epochs": 1, "batch_size": 16}
-SMALL |= {"device": "cpu", "precision": "float32", "random_state": 0}
+SMALL |= {"augment": None, "device": "cpu", "precision": "float32", "random_state": 0}
 # random numbers of every kind, and a validation step
 EVERYTHING = {
     **SMALL,
     "augment": "shift+flip",
-    "mosaic": 2,
-    "second_look": 1,
+    "mosaic": 0.5,
+    "erasing": 1,
     "early_stopping": True,
     "validation_fraction": 0.2,
 }
@@ -195,7 +195,7 @@ def test_what_raises_leaves_modes_and_flags_too(images, mode, monkeypatch):
     with MODES[mode]():
         before = settings()
         with pytest.raises(_StopError):
-            GCMClassifier(**SMALL, augment=_raising).fit(X, y)
+            GCMClassifier(**{**SMALL, "augment": _raising}).fit(X, y)
         with pytest.raises(ValueError, match="y has the label 7"):
             clf.partial_fit(X, y + 7)
         for call in (clf.predict, clf.explain, clf.transform):
@@ -337,7 +337,7 @@ class TestFork:
                 seen.append(torch.get_num_threads())
                 return batch
 
-            fitted = GCMClassifier(**SMALL, augment=augment).fit(*images)
+            fitted = GCMClassifier(**{**SMALL, "augment": augment}).fit(*images)
             return fitted.decision_function(images[0]), set(seen), torch.get_num_threads()
 
         scores, within, after = in_fork(child)

@@ -13,17 +13,25 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.estimator_checks import check_classifiers_train, parametrize_with_checks
 
-from skgcm import GCMClassifier
+from skgcm import GCMClassifier, building
 
 SMALL = {"encoder_width": 8, "decoder_width": 8, "batch_size": 16, "max_epochs": 20, "device": "cpu"}
-VARIANTS = [{"shared_decoder": False}, {"clip_negative": True}]
+VARIANTS = [{"shared_decoder": False}, {"clip_negative": True, "max_epochs": 20}, {"architecture": "paper"}]
 
 
-@parametrize_with_checks([GCMClassifier(**SMALL, **variant) for variant in ({}, *VARIANTS)])
+@parametrize_with_checks([GCMClassifier(**{**SMALL, "max_epochs": 10, **variant}) for variant in ({}, *VARIANTS)])
 def test_estimator_check(estimator, check):
     check(estimator)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("width", [2, 4])
+def test_narrow_networks_learn_and_nothing_in_them_dies(width, seed, monkeypatch):
+    monkeypatch.setattr(building, "draw_seed", lambda random_state: seed)  # the check sets its own random_state
+    clf = GCMClassifier(**{**SMALL, "encoder_width": width, "decoder_width": width})
+    check_classifiers_train("GCMClassifier", clf)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +48,7 @@ def small(digits):
 def test_default_parameters_read_digits(digits):
     X, y = digits
     scores = []
-    for seed in range(3):
+    for seed in range(2):
         X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=1 / 3, stratify=y, random_state=seed)
         clf = GCMClassifier(random_state=seed, device="cpu").fit(X_train, y_train)
         scores.append(clf.score(X_test, y_test))
@@ -112,7 +120,7 @@ def test_transform_names_its_columns_and_makes_frames(small, digits):
         {},
         {"early_stopping": True, "validation_fraction": 0.3, "class_weight": "balanced"},
         {"optimizer": torch.optim.AdamW, "device": torch.device("cpu"), "precision": "bfloat16"},
-        {"mosaic": 2, "sparsity": 0.1, "second_look": 0.5, "polarity": "both", "augment": "shift"},
+        {"mosaic": 0.5, "sparsity": 0.1, "erasing": 0.5, "polarity": "bright", "augment": "shift"},
     ],
     ids=["default", "early stopping", "types of torch", "options of the training"],
 )

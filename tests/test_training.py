@@ -1,5 +1,4 @@
 import pickle
-import sys
 import threading
 import weakref
 
@@ -8,8 +7,7 @@ import pytest
 import torch
 from skorch.callbacks import Callback
 
-from skgcm import GCMClassifier, blocks, graphs, sparsity, training
-from skgcm.network import GCM
+from skgcm import GCMClassifier, erasing, graphs, mosaics, sparsity, training
 
 
 def test_one_cycle_rises_for_a_quarter_and_falls_to_nothing():
@@ -30,17 +28,17 @@ def test_a_pickle_holds_no_generator_and_no_graph_of_a_device():
     again.net_.partial_fit(X.reshape(8, -1).astype(np.float32), y)
 
 
-@pytest.mark.parametrize("second_look", [0, 1])
-@pytest.mark.parametrize("polarity", ["bright", "both"])
-def test_a_fit_with_mosaics_and_sparsity_adds_up_and_repeats_itself(polarity, second_look):
-    X = np.random.default_rng(0).integers(0, 256, (23, 7, 9, 3), dtype=np.uint8)  # no multiple of 9, odd sizes
-    params = {"max_epochs": 2, "batch_size": 7, "mosaic": 3, "sparsity": 0.1, "polarity": polarity, "random_state": 0}
-    params["second_look"] = second_look
+@pytest.mark.parametrize("erasing", [0, 1])
+@pytest.mark.parametrize("params", [{"polarity": "bright"}, {"polarity": "both"}, {"architecture": "paper"}], ids=str)
+def test_a_fit_with_mosaics_and_sparsity_adds_up_and_repeats_itself(params, erasing):
+    X = np.random.default_rng(0).integers(0, 256, (23, 7, 9, 3), dtype=np.uint8)  # no multiple of 4, odd sizes
+    params = {"max_epochs": 2, "batch_size": 7, "mosaic": 0.5, "sparsity": 0.1, "random_state": 0, **params}
+    params |= {"erasing": erasing, "device": "cpu"}
     one, other = (GCMClassifier(**params).fit(X, np.arange(23) % 12) for _ in range(2))  # 12: some classes are drawn
     evidence = one.explain(X, "all")
     np.testing.assert_allclose(evidence.ccm.mean(axis=(2, 3, 4)), evidence.scores, atol=1e-5)
     np.testing.assert_array_equal(one.decision_function(X), other.decision_function(X))
-    assert (evidence.cwm_dark is None) == (polarity == "bright")
+    assert (evidence.cwm_dark is None) == (one.net_.network.polarity == "bright")
     assert all(norm.momentum == 0.1 for norm in one.net_.network.modules() if isinstance(norm, torch.nn.BatchNorm2d))
 
 
@@ -66,70 +64,96 @@ def test_the_penalty_rises_over_a_fit_and_not_where_nothing_is_scheduled(steps):
     assert [step["sparsity"] for step in steps[4:]] == [0.8] * 4
 
 
-@pytest.mark.parametrize(("share", "every"), [(0, None), (0.25, 12), (1, 3)])
-def test_second_looks_are_spread_among_the_mosaics_after_thirty_percent_of_a_fit(steps, share, every):
+@pytest.mark.parametrize("share", [0, 0.1, 0.25, 1 / 3, np.float32(0.4), 0.5])
+def test_mosaics_are_spread_evenly_over_the_batches_of_a_fit(steps, share):
     X, y = np.random.default_rng(0).random((16, 6, 6)), np.arange(16) % 2
-    clf = GCMClassifier(**{**TINY, "max_epochs": 30}, mosaic=2, second_look=share).fit(X, y)  # two steps an epoch
-    looks = [i for i, step in enumerate(steps) if step["looks_again"]]
-    assert looks == ([i for i in range(60) if i >= 18 and i % every == every - 1] if every else [])
-    assert [step["grid"] for step in steps] == [1, 1, 2] * 20
+    clf = GCMClassifier(**{**TINY, "max_epochs": 30}, mosaic=share).fit(X, y)  # two steps an epoch
+    before = np.cumsum([0, *(step["mosaic"] for step in steps)])
+    assert (np.abs(before - share * np.arange(61)) < 1).all()
     del steps[:]
-    for _ in range(3):  # batch by batch, as from a stream
+    for _ in range(20):  # batch by batch, as from a stream
         clf.partial_fit(X[:8], y[:8])
-    assert [(step["grid"], bool(step["looks_again"])) for step in steps] == [(1, False)] * 2 + [(2, share == 1)]
+    assert abs(sum(step["mosaic"] for step in steps) - 20 * share) <= 1
+
+
+@pytest.mark.parametrize("share", [0, 0.25, 1])
+def test_erasing_is_spread_among_the_mosaics_after_thirty_percent_of_a_fit(steps, share):
+    X, y = np.random.default_rng(0).random((16, 6, 6)), np.arange(16) % 2
+    clf = GCMClassifier(**{**TINY, "max_epochs": 40}, mosaic=1 / 3, erasing=share).fit(X, y)  # two steps an epoch
+    assert not any(step["erase"] for step in steps[:24])
+    assert all(step["mosaic"] for step in steps if step["erase"])
+    late = [step["erase"] for step in steps[24:] if step["mosaic"]]
+    assert (np.abs(np.cumsum(late) - share * np.arange(1, len(late) + 1)) <= 1).all()
+    del steps[:]
+    for _ in range(24):  # where nothing is scheduled, from the start
+        clf.partial_fit(X[:8], y[:8])
+    assert abs(sum(step["erase"] for step in steps) - 8 * share) <= 1
 
 
 @pytest.mark.parametrize("n_classes", [3, 12])
-@pytest.mark.parametrize("polarity", ["bright", "both"])
-def test_a_step_with_mosaics_learns_each_cell_by_its_own_label(polarity, n_classes):
-    X, y = np.random.default_rng(0).random((13, 6, 6, 3)), np.arange(13) % n_classes
-    params = {**TINY, "max_epochs": 1, "batch_size": 13, "polarity": polarity}
-    net = GCMClassifier(**params).fit(X, y).net_
-    net.augmenting_, net.step_ = torch.Generator().manual_seed(5), graphs.Step(net.module_)
-    rows, labels = torch.tensor(X.reshape(13, -1), dtype=torch.float32), torch.tensor(y)
+@pytest.mark.parametrize("n_images", [13, 16])
+@pytest.mark.parametrize("params", [{"polarity": "bright"}, {"polarity": "both"}, {"architecture": "paper"}], ids=str)
+@pytest.mark.parametrize("erase", [False, True])
+def test_a_step_with_mosaics_learns_each_part_by_its_own_label(params, n_images, n_classes, erase):
+    X, y = np.random.default_rng(0).random((n_images, 6, 7, 3)), np.arange(n_images) % n_classes
+    params = {**TINY, "max_epochs": 1, "batch_size": n_images, "augment": None, "precision": "float32", **params}
+    net = GCMClassifier(n_classes, **params).fit(X, y).net_
+    with torch.no_grad():
+        for parameter in net.network.head.parameters():
+            parameter.normal_(0, 0.5, generator=torch.Generator().manual_seed(0))
+    net.augmenting_, net.shuffling_, net.step_ = (
+        torch.Generator().manual_seed(5),
+        torch.Generator().manual_seed(6),
+        graphs.Step(net.module_),
+    )
+    rows, labels = torch.tensor(X.reshape(n_images, -1), dtype=torch.float32), torch.tensor(y)
     buffers = {name: x.clone() for name, x in net.network.named_buffers() if "running" in name}
-    found = net.train_step_single((rows, labels), grid=2, sparsity=0.5)
+    found = net.train_step_single((rows, labels), mosaic=True, sparsity=0.5, erase=erase)
     assert all(torch.equal(x, buffers[name]) for name, x in net.network.named_buffers() if name in buffers)
 
-    images = rows.reshape(13, 6, 6, 3).permute(0, 3, 1, 2)
-    cells = [*range(13), *range(3)]  # 16 of 4 grids: the first come again
-    grids = images[cells].reshape(4, 2, 2, 3, 6, 6).permute(0, 3, 1, 4, 2, 5).reshape(4, 3, 12, 12)
-    features = net.network.features(grids)
-    light = net.network.lights(grids)
-    ccm = sum(head.weight_maps(features) * part[:, None] for head, part in zip(net.network.heads, light, strict=True))
-    ccm = ccm.reshape(4, -1, 2, 6, 2, 6).permute(0, 2, 4, 1, 3, 5).flatten(0, 2)[:13]  # (cell, class, row, column)
-    scores, magnitudes = ccm.mean((2, 3)), ccm.abs().mean((2, 3))
+    images = rows.reshape(n_images, 6, 7, 3).permute(0, 3, 1, 2)
+    augmenting = torch.Generator().manual_seed(5)
+    if erase:
+        shares = erasing.MAX_SHARE * torch.rand(n_images, 1, generator=augmenting)
+        lost = erasing.low_evidence_mask(net.network, images, labels, shares)[:, None]
+        assert lost.any()
+        images = torch.where(lost, images.mean((0, 2, 3), keepdim=True), images)
+    made, regions, of_parts = mosaics.make_mosaics(images, labels, torch.Generator().manual_seed(6))
+    n_parts = len(of_parts)
+    features, size = net.network.features(made, regions), tuple(made.shape[2:])
+    ccm = (net.network.head.weight_maps(features, size) * net.network.intensities(made)[:, :, None]).sum(1)
+    scores, mean_abs = [], []
+    for part in range(n_parts):
+        inside = regions[part // 4, part % 4].bool()
+        scores.append(ccm[part // 4][:, inside].mean(1))
+        mean_abs.append(ccm[part // 4][:, inside].abs().mean(1))
+    scores, mean_abs = torch.stack(scores), torch.stack(mean_abs)
     if n_classes == 12:  # nine of the eleven others stand for them
-        classes = sparsity.chosen(labels[cells], 12, torch.Generator().manual_seed(5))[:13]
-        own, others = magnitudes.gather(1, classes).tensor_split([1], 1)
-        magnitudes = torch.cat([own, others * 11 / 9], 1)
-    loss = torch.nn.functional.cross_entropy(scores, labels) + 0.5 * magnitudes.sum(1).mean()
-    torch.testing.assert_close(found["y_pred"], scores)
+        classes = sparsity.chosen(of_parts, 12, augmenting)
+        own, others = mean_abs.gather(1, classes).tensor_split([1], 1)
+        mean_abs = torch.cat([own, others * 11 / 9], 1)
+    loss = torch.nn.functional.cross_entropy(scores, of_parts) + 0.5 * mean_abs.sum(1).mean()
+    torch.testing.assert_close(found["y_pred"], scores[:n_images])  # in the order of the batch
     torch.testing.assert_close(found["loss"], loss)
 
 
-def test_mosaics_have_all_sides_in_turn_and_second_looks_come_at_each_of_them(steps):
+def test_erasing_without_mosaics_is_refused(tmp_path):
     X, y = np.random.default_rng(0).random((16, 6, 6)), np.arange(16) % 2
-    GCMClassifier(**{**TINY, "max_epochs": 30}, mosaic=4, second_look=0.25, lr_schedule="constant").fit(X, y)
-    assert [step["grid"] for step in steps] == ([1, 1, 2, 1, 1, 3, 1, 1, 4] * 7)[:60]
-    looks = [i // 3 for i, step in enumerate(steps) if step["looks_again"]]
-    assert looks == [3, 7, 11, 15, 19]
-    assert [steps[3 * i + 2]["grid"] for i in looks] == [2, 3, 4, 2, 3]
-    del steps[:]
-    params = {"mosaic": np.int8(3), "second_look": 0.5, "lr_schedule": "constant"}
-    GCMClassifier(**{**TINY, "max_epochs": 195}, **params).fit(X, y)
-    assert sorted(step["grid"] for step in steps if step["looks_again"]) == [2] * 33 + [3] * 32
-
-
-def test_a_second_look_without_mosaics_is_refused(tmp_path):
-    X, y = np.random.default_rng(0).random((16, 6, 6)), np.arange(16) % 2
-    with pytest.raises(ValueError, match=r"second_look=0.5 is a share of the mosaics.*Set mosaic=4"):
-        GCMClassifier(**TINY, second_look=0.5).fit(X, y)
-    clf = GCMClassifier(**TINY, mosaic=2, second_look=0.5).fit(X, y).set_params(mosaic=0)
-    with pytest.raises(ValueError, match=r"second_look=0.5"):
+    with pytest.raises(ValueError, match=r"erasing=0.5 is a share of the mosaics.*Set mosaic="):
+        GCMClassifier(**TINY, erasing=0.5).fit(X, y)
+    clf = GCMClassifier(**TINY, mosaic=0.5, erasing=0.5).fit(X, y).set_params(mosaic=0)
+    with pytest.raises(ValueError, match=r"erasing=0.5"):
         clf.partial_fit(X, y)
     clf.save(path := tmp_path / "model.gcm")  # of a fit that had them
     assert GCMClassifier.load(path).get_params() == clf.get_params()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (2, 1)], ids=str)
+def test_images_of_a_pixel_and_of_a_row_take_all_options(shape):
+    X, y = np.random.default_rng(0).random((13, *shape)), np.arange(13) % 2
+    params = {**TINY, "mosaic": 0.5, "sparsity": 0.1, "erasing": 1, "augment": "shift+flip+rotate+cutout"}
+    clf = GCMClassifier(**params, image_shape=shape).fit(X, y)
+    assert np.isfinite(clf.decision_function(X)).all()
 
 
 TINY = {"encoder_width": 4, "max_epochs": 3, "batch_size": 8, "device": "cpu", "random_state": 0}
@@ -155,11 +179,11 @@ def spoilt(monkeypatch):
 
 
 def _weight(net):
-    return net.network.head.weight.detach()
+    return net.network.head.kernels[0].detach()
 
 
 def _statistic(net):
-    return net.network.encoder.mix[1].running_var
+    return net.network.encoder.stages[0][0][1].running_var
 
 
 def _momentum(net):
@@ -170,8 +194,8 @@ def _momentum(net):
 @pytest.mark.parametrize(
     ("find", "value", "message"),
     [
-        (_weight, np.nan, "(head.weight|valid_loss)"),
-        (_statistic, np.inf, "encoder.mix.1.running_var"),
+        (_weight, np.nan, r"(head\.kernels\.0|valid_loss)"),
+        (_statistic, np.inf, r"encoder\.stages\.0\.0\.1\.running_var"),
         (_momentum, -np.inf, "the optimizer's momentum_buffer"),
     ],
     ids=["weight", "statistic", "momentum"],
@@ -184,7 +208,7 @@ def test_what_the_very_last_step_spoils_is_no_model(spoilt, method, find, value,
     steps = 4 if method == "partial_fit" else 9 if early_stopping else 12
     spoilt(find, value, after=steps)
     epoch = 4 if method == "partial_fit" else 3
-    with pytest.raises(FloatingPointError, match=rf"{message} .* in epoch {epoch} at lr=0.05: .* a smaller lr"):
+    with pytest.raises(FloatingPointError, match=rf"{message} .* in epoch {epoch} at lr=[0-9.]+: .* a smaller lr"):
         getattr(clf, method)(X, y)
     assert vars(clf) == before
     np.testing.assert_array_equal(clf.decision_function(X), scores)
@@ -239,20 +263,6 @@ def test_a_callback_ends_training_with_a_keyboard_interrupt():
 
     X, y = np.random.default_rng(0).random((32, 6, 6)), np.arange(32) % 2
     assert len(GCMClassifier(**TINY, callbacks=[Enough()]).fit(X, y).history_) == 1
-
-
-def test_fused_norm_without_triton_says_what_to_do(monkeypatch):
-    monkeypatch.setitem(sys.modules, "triton", None)
-    monkeypatch.delitem(sys.modules, "skgcm.norm_relu", raising=False)
-    with pytest.raises(ImportError, match=r"'fused_norm': True.* needs Triton.*or fit without fused_norm"):
-        blocks.fuse_norms(GCM(2))
-
-
-def test_compile_and_fused_norm_are_not_for_one_fit():
-    X, y = np.random.default_rng(0).random((8, 6, 6)), np.arange(8) % 2
-    clf = GCMClassifier(encoder_width=4, max_epochs=1, net_params={"compile": True, "fused_norm": True})
-    with pytest.raises(ValueError, match=r"compile and fused_norm.*fit with one"):
-        clf.fit(X, y)
 
 
 def test_what_a_callback_sets_to_evaluation_trains_again_in_the_next_epoch():

@@ -1,0 +1,5 @@
+"""The GCM network in plain PyTorch, equations (1) to (7). Nothing here knows scikit-learn or skorch."""
+
+from skgcm.network.gcm import ARCHITECTURES, DEFAULTS, GCM, POLARITIES, UPSAMPLING
+
+__all__ = ["ARCHITECTURES", "DEFAULTS", "GCM", "POLARITIES", "UPSAMPLING"]

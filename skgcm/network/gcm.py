@@ -1,0 +1,332 @@
+"""The GCM network: equations (1) to (7) of the paper.
+
+:class:`GCM` can be used on its own::
+
+    scores = network(images)              # (B, N)
+    ccm = network.contributions(images)   # (B, N, C, H, W); ccm.mean((2, 3, 4)) == scores
+
+Sizes in comments: B images, N classes, C channels of an image, H rows, W columns; P polarities, G regions.
+The paper calls rows, columns and channels R, C and D, and these are its equations:
+
+(1) CWM_j = Decoder_j(Encoder(I)), (2) W_j = CWM_j for each channel, (3) CCM_j = W_j * I, (4) score_j = mean(CCM_j),
+(5) the class of the highest score, (6, 7) so the score is linear in I, by weights that are generated for each image.
+"""
+
+import copy
+
+import torch
+from torch import nn
+
+from skgcm.network.blocks import ConvBlock
+from skgcm.network.head import ContributionHead
+from skgcm.network.multiscale import Decoder, Encoder
+from skgcm.network.normalisation import standardise
+from skgcm.network.paper import PaperDecoder, PaperEncoder
+
+ARCHITECTURES = ("multiscale", "paper")
+UPSAMPLING = ("nearest", "deconvolution")
+POLARITIES = ("bright", "both")
+# what the architectures have where nothing is given
+DEFAULTS = {
+    "multiscale": {"decoder_width": 8, "polarity": "both"},
+    "paper": {"decoder_width": 16, "polarity": "bright"},
+}
+
+
+def _shallow_copy(module):
+    """A module that has this one's parameters and buffers, and can be given others: a sixth of deepcopy's time."""
+    other = copy.copy(module)
+    other._parameters, other._buffers = module._parameters.copy(), module._buffers.copy()
+    other._modules = {name: _shallow_copy(child) for name, child in module._modules.items()}
+    return other
+
+
+class GCM(nn.Module):
+    """Generative Contribution Mappings: a classifier whose class scores are plain averages of maps.
+
+    For an image I and class j, ``score_j = mean(CWM_j * I)`` over rows, columns and channels, where the class weight
+    map CWM_j has the image's own resolution and is shared by its channels. With ``polarity="both"`` a second weight map
+    is multiplied with 1 - I: ``score_j = mean(CWM_j * I + CWM_dark_j * (1 - I))``.
+
+    Parameters
+    ----------
+    n_classes : int
+        Number of classes N.
+    in_channels : int, default=3
+        Channels of an image.
+    architecture : {"multiscale", "paper"}, default="multiscale"
+        "multiscale": residual blocks, a thin decoder, and weights of each class at every resolution, whose maps are
+        enlarged and added. The encoder reads each image standardised (mean 0, standard deviation 1) and as it is; the
+        maps multiply the plain image. "paper": the network of the paper, which has weights at the full resolution alone
+        and reads the plain image.
+    encoder_width : int, default=16
+        Channels of the first convolutions; later stages have 2 and 4 times as many.
+    decoder_width : int, default=None
+        Channels of the last decoder stage, the ones before it have 2 and 4 times as many. None: 8, or 16 in the paper's
+        architecture.
+    n_stages : int, default=3
+        Number of resolutions. Each stage after the first halves rows and columns (rounded up), and the decoder
+        returns through the same sizes. With more than three, for images of 96 pixels and more, the multiscale
+        architecture is thin where resolution is high: the encoder begins with the image itself at the full resolution
+        and a single convolution at half of it, and the decoder has half of `decoder_width` at the full resolution. In
+        the paper's architecture each stage has twice the width of the one before.
+    shared_decoder : bool, default=True
+        True: the decoder serves all classes. False: each class has one for itself.
+    clip_negative : bool, default=False
+        The paper's clipped variant: a ReLU on the weight maps, so that CWM >= 0.
+    polarity : {"bright", "both"}, default=None
+        "both" adds a second weight map of each class, on 1 - I, so that dark pixels can contribute. "bright" is the
+        paper's form. None: "both", or "bright" in the paper's architecture.
+    upsampling : {"nearest", "deconvolution"}, default="nearest"
+        How a decoder stage of the paper's architecture enlarges: nearest-neighbour followed by a 3x3 convolution, or a
+        stride-2 deconvolution. The multiscale architecture has "nearest" alone.
+    window : tuple of int (rows, columns), default=None
+        The size of the training images. Larger images are standardised by a window of this size around each pixel, so
+        that a part of a frame looks to the encoder as it would alone. None: by the whole image.
+    generator : torch.Generator, optional
+        Source of the initial weights. Default: torch's global generator.
+
+    Attributes
+    ----------
+    n_classes : int
+    polarity : {"bright", "both"}
+    encoder : Module
+        From an image to features of each stage, a list, fine to coarse.
+    decoder : Module
+        From these to the features that `head` reads, likewise.
+    head : skgcm.network.head.ContributionHead
+        From these to maps and to scores.
+
+    Raises
+    ------
+    ValueError
+        For an unknown architecture, polarity or upsampling.
+
+    Notes
+    -----
+    Images are (B, C, H, W), floating point in [0, 1], **not** centred: with ``polarity="bright"`` nothing contributes
+    where the image is 0.
+    Any size from 1x1 up works. In training mode batch norm needs more than one value per channel, so a batch of a
+    single image whose smallest feature map is one pixel raises ValueError.
+
+    Unless negative weights are clipped, scores come from the contracted form and no N x H x W tensor is built,
+    in the forward or in the backward pass. Under autocast the head still runs in the dtype of the images. In float32,
+    scores differ from the means of the maps by less than 1e-6 of themselves, unless contributions cancel to nearly 0,
+    for images of up to 4096 x 4096 pixels.
+
+    References
+    ----------
+    Generative Contribution Mappings: IPSJ Transactions on Mathematical Modeling and its Applications 10(2), 1-13, 2017.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skgcm.network import GCM
+    >>> network = GCM(n_classes=10, in_channels=3, generator=torch.Generator().manual_seed(0)).eval()
+    >>> sum(p.numel() for p in network.parameters())
+    169060
+    >>> images = torch.rand(2, 3, 33, 47, generator=torch.Generator().manual_seed(0))
+    >>> scores, ccm = network(images), network.contributions(images)
+    >>> scores.shape, ccm.shape
+    (torch.Size([2, 10]), torch.Size([2, 10, 3, 33, 47]))
+    >>> torch.allclose(ccm.mean((2, 3, 4)), scores, atol=1e-6)
+    True
+    """
+
+    def __init__(
+        self,
+        n_classes,
+        in_channels=3,
+        *,
+        architecture="multiscale",
+        encoder_width=16,
+        decoder_width=None,
+        n_stages=3,
+        shared_decoder=True,
+        clip_negative=False,
+        polarity=None,
+        upsampling="nearest",
+        window=None,
+        generator=None,
+    ):
+        super().__init__()
+        if architecture not in ARCHITECTURES:
+            raise ValueError(f"architecture={architecture!r} is not one of {ARCHITECTURES}.")
+        paper, defaults = architecture == "paper", DEFAULTS[architecture]
+        decoder_width = defaults["decoder_width"] if decoder_width is None else decoder_width
+        polarity = defaults["polarity"] if polarity is None else polarity
+        for name, value, known in (
+            ("polarity", polarity, POLARITIES),
+            ("upsampling", upsampling, UPSAMPLING if paper else UPSAMPLING[:1]),
+        ):
+            if value not in known:
+                where = f" in architecture={architecture!r}" if name == "upsampling" else ""
+                raise ValueError(f"{name}={value!r} is not one of {known}{where}.")
+        groups = 1 if shared_decoder else n_classes
+        if paper:
+            self.encoder = PaperEncoder(in_channels, encoder_width, n_stages)
+            self.decoder = PaperDecoder(self.encoder.widths, decoder_width, upsampling, groups)
+        else:
+            self.encoder = Encoder(2 * in_channels, encoder_width, n_stages)  # the standardised image and the plain one
+            self.decoder = Decoder(self.encoder.widths, decoder_width, groups)
+        self.head = ContributionHead(self.decoder.levels, n_classes, 1 + (polarity == "both"), clip_negative)
+        self.n_classes, self.polarity, self.window, self.standardises = n_classes, polarity, window, not paper
+        # roughly what a forward pass holds at once: a widest layer's input and output, and maps where scores need them
+        maps = self.head.n_polarities * n_classes if clip_negative else 0
+        self.floats_per_pixel = 4 * max(encoder_width, decoder_width * groups) + maps
+        if not self.head.bias.is_meta:  # a network of shapes alone: drawing would import half of PyTorch for nothing
+            self.reset_parameters(generator)
+
+    @torch.no_grad()
+    def reset_parameters(self, generator=None):
+        """Draw new weights: He's normal initialisation for each convolution, from `generator`."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                fan_in = module.kernel_size[0] ** 2 * module.in_channels // module.groups
+                module.weight.normal_(0, (2 / fan_in) ** 0.5, generator=generator)
+            elif isinstance(module, nn.BatchNorm2d):
+                module.reset_parameters()
+        self.head.reset_parameters(generator)
+
+    def intensities(self, images):
+        """What the maps of each polarity are multiplied with, averaged over channels: (B, P, H, W)."""
+        grey = images.mean(1, keepdim=True)
+        return grey if self.polarity == "bright" else torch.cat([grey, 1 - grey], 1)
+
+    def features(self, images, regions=None):
+        """What the head reads, a list of Tensor (B, K, h, w), fine to coarse, channels last, in the images' dtype."""
+        dtype = images.dtype
+        if self.standardises:
+            with torch.autocast(images.device.type, enabled=False):
+                # brightness itself can be evidence too
+                images = torch.cat([standardise(images, self.window, regions), images - 0.5], 1)
+        stages = self.encoder(images.contiguous(memory_format=torch.channels_last))
+        return [feature.to(dtype) for feature in self.decoder(stages)]
+
+    def forward(self, images, regions=None, mean_abs=False, classes=None):
+        """Class scores, equations (1) to (4).
+
+        Parameters
+        ----------
+        images : Tensor (B, C, H, W), floating point in [0, 1]
+        regions : Tensor (B, G, H, W), floating point, default=None
+            The images are mosaics of G parts, and it is the parts that are scored. Masks, 1 inside a part and 0
+            outside; each part has at least one pixel. The score of a part is the mean of the contributions in it.
+            None: one part, the whole image.
+        mean_abs : bool, default=False
+            Also return how large contributions are, whatever their sign.
+        classes : LongTensor (B * G, k), default=None
+            For `mean_abs`: class indices, part by part. None: all N classes in order.
+
+        Returns
+        -------
+        scores : Tensor (B * G, N)
+        mean_abs : Tensor (B * G, k) or (B * G, N), if asked for
+            The mean over pixels of the magnitude of their contributions.
+        """
+        regions = None if regions is None else regions.to(images.dtype)
+        features = self.features(images, regions)
+        with torch.autocast(images.device.type, enabled=False):
+            intensities = self.intensities(images)  # (B, P, H, W)
+            if regions is None:
+                shares = intensities.new_full((1, 1, 1, 1), 1 / (images.shape[2] * images.shape[3]))
+            else:
+                shares = regions / regions.sum((2, 3), keepdim=True)  # (B, G, H, W)
+            scores = self.head.scores(features, intensities[:, :, None] * shares[:, None]).flatten(0, 1)
+            if not mean_abs:
+                return scores
+            if classes is not None:
+                n_regions = shares.shape[1]
+                features = [feature.repeat_interleave(n_regions, 0) for feature in features]
+                intensities = intensities.repeat_interleave(n_regions, 0)
+                shares = shares.flatten(0, 1)[:, None]  # (B G, 1, H, W)
+            maps = self.head.weight_maps(features, tuple(images.shape[2:]), classes)  # (B, P, k, H, W)
+            ccm = (maps * intensities[:, :, None]).sum(1)
+            shares = shares.expand(len(ccm), -1, *ccm.shape[2:])
+            return scores, torch.einsum("bkhw,bghw->bgk", ccm.abs(), shares).flatten(0, 1)
+
+    def weight_maps(self, images, classes=None, *, dark=False):
+        """Class weight maps, equation (1).
+
+        Parameters
+        ----------
+        images : Tensor (B, C, H, W), floating point in [0, 1]
+        classes : LongTensor (B, k), default=None
+            Class indices, image by image. None: all N classes in order.
+        dark : bool, default=False
+            The maps on 1 - I, which there are with ``polarity="both"``.
+
+        Returns
+        -------
+        Tensor (B, k, H, W) or (B, N, H, W)
+
+        Raises
+        ------
+        ValueError
+            With ``dark=True`` where the polarity is bright.
+        """
+        if dark and self.polarity == "bright":
+            raise ValueError('dark=True, but this network has polarity="bright". Build it with polarity="both".')
+        return self._weight_maps(images, classes)[:, int(dark)]
+
+    def _weight_maps(self, images, classes):
+        features = self.features(images)
+        with torch.autocast(images.device.type, enabled=False):
+            return self.head.weight_maps(features, tuple(images.shape[2:]), classes)
+
+    def contributions(self, images, classes=None):
+        """Class contribution maps, equation (3), whose means are the scores.
+
+        Parameters
+        ----------
+        images : Tensor (B, C, H, W), floating point in [0, 1]
+        classes : LongTensor (B, k), default=None
+            Class indices, image by image. None: all N classes in order.
+
+        Returns
+        -------
+        Tensor (B, k, C, H, W) or (B, N, C, H, W)
+        """
+        maps, images = self._weight_maps(images, classes)[:, :, :, None], images[:, None]
+        return maps[:, 0] * images if self.polarity == "bright" else maps[:, 0] * images + maps[:, 1] * (1 - images)
+
+    def evidence(self, images, classes=None):
+        """All scores and the weight maps of some classes, in one pass.
+
+        Parameters
+        ----------
+        images : Tensor (B, C, H, W), floating point in [0, 1]
+        classes : LongTensor (B, k), int k or None
+            Class indices, image by image; an integer asks for the k classes of highest score, None for all N in order.
+
+        Returns
+        -------
+        scores : Tensor (B, N)
+        classes : LongTensor (B, k)
+        cwm : Tensor (B, P, k, H, W)
+            The weight maps on the image and, with ``polarity="both"``, those on 1 minus the image.
+        mean : Tensor (B, P, H, W)
+            The mean of the weight maps of all N classes, likewise.
+        """
+        features, size = self.features(images), tuple(images.shape[2:])
+        with torch.autocast(images.device.type, enabled=False):
+            scores = self.head.scores(features, self.intensities(images)[:, :, None] / (size[0] * size[1]))[:, 0]
+            if isinstance(classes, int):
+                classes = scores.argsort(dim=1, descending=True, stable=True)[:, :classes]  # stable: ties as in argmax
+            cwm = self.head.weight_maps(features, size, classes)
+            mean = cwm.mean(2) if classes is None else self.head.mean_map(features, size)
+        if classes is None:
+            classes = torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
+        return scores, classes, cwm, mean
+
+    def fused(self):
+        """A copy for inference: evaluation mode, no gradients, each batch norm absorbed into its convolution."""
+        network = _shallow_copy(self).eval()
+        for module in list(network.modules()):
+            if isinstance(module, ConvBlock):
+                module.fuse_bn()
+        for module in network.modules():
+            for name, parameter in module._parameters.items():
+                if parameter is not None:
+                    module._parameters[name] = nn.Parameter(parameter.detach().clone(), requires_grad=False)
+        return network
