@@ -107,8 +107,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         network.
     lr : float or "auto", default="auto"
         Learning rate; the highest where there is a schedule. "auto": 0.1 for batches of up to 64 images, in proportion
-        for larger ones; 0.002 with ``optimizer="adamw"``. With a
-        class of torch.optim that class's default, if it has one.
+        for larger ones; 0.002 with ``optimizer="adamw"``. With a class of torch.optim, the default of that class if it
+        has one.
     lr_schedule : {"one-cycle", "constant"}, default="one-cycle"
         "one-cycle" rises linearly for a quarter of `max_epochs` and falls along a cosine to 0. "constant" leaves the
         learning rate alone, for a callback (skorch's LRScheduler) to change.

@@ -76,7 +76,7 @@ def evidence(network, image_format, rows, classes=None):
     per_image = isinstance(classes, np.ndarray)
     k = classes.shape[1] if per_image else classes or network.n_classes
     names = ("cwm", "cwm_dark")[: network.head.n_polarities]
-    floats = len(names) * (k if classes is None else 10 * k)  # chosen maps are built of nine shifts
+    floats = len(names) * (k if classes is None else 10 * k)  # chosen maps of 3x3 kernels have nine shifts
     shapes = {"images": (n, n_rows, n_columns, n_channels), "scores": (n, k), "classes": (n, k)}
     for name in names:
         shapes |= {name: (n, k, n_rows, n_columns), f"{name}_mean": (n, n_rows, n_columns)}

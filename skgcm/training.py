@@ -74,7 +74,7 @@ class GCMNet(NeuralNetClassifier):
     Parameters beyond skorch's
     --------------------------
     image_format : skgcm.images.ImageFormat
-    augment : None, "shift", "shift+flip" or callable (B, D, R, C) -> (B, D, R, C)
+    augment : None, names joined by "+", as in "shift+flip", or callable (B, C, H, W) -> (B, C, H, W)
     precision : {"float32", "bfloat16"}
         "bfloat16" trains under autocast; weights, scores and loss stay float32.
     lr_schedule : {"one-cycle", "constant"}
