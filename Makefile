@@ -19,9 +19,10 @@ demo: $(VENV)/.has-plot  ## train on handwritten digits, print the accuracy, dra
 # Two processes, which must collect the tests in the same order, hence the hash seed. One thread each: more are no faster
 # for networks this small, and while another program uses the cores, where each waits for the others at every layer, they
 # take minutes for what takes seconds.
-test: $(VENV)/.has-dev  ## lint, check the format, run all tests and doctests
+test: $(VENV)/.has-dev  ## lint, check format and imports, run all tests and doctests
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(VENV)/bin/lint-imports --no-cache
 	PYTHONHASHSEED=0 MPLBACKEND=Agg OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2
 
 docs: $(VENV)/.has-docs  ## run the examples and build the manual in docs/_build/html

@@ -7,7 +7,7 @@ import torch
 from _cnn import for_captum
 from captum.attr import GuidedBackprop, InputXGradient, IntegratedGradients, LayerGradCam
 
-from skgcm.process import ieee_float32
+from skgcm.utils.torch_state import ieee_float32
 
 STEPS = 20  # of Integrated Gradients, from black
 

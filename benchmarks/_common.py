@@ -8,9 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-
-from skgcm.datasets import load_cifar10, load_npz
-from skgcm.datasets._official import CIFAR10_CLASSES
+from _official import CIFAR10_CLASSES, load_cifar10, load_npz
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -19,8 +19,10 @@ import torch
 from _common import machine, origin, spread, versions, write
 from sklearn.datasets import load_digits
 
-from skgcm import GCMClassifier, container, training
-from skgcm.checkpoint import Checkpoint
+from skgcm import GCMClassifier
+from skgcm.files import safetensors_file
+from skgcm.files.checkpoint import Checkpoint
+from skgcm.training import net
 
 FITS = {  # parameters, and how many kills
     "SGD": ({"max_epochs": 100}, 30),
@@ -34,13 +36,13 @@ FIXED = {"device": "cpu", "random_state": 0}
 
 def child(name, path):
     """Fit, and tell which epochs begin."""
-    train_epoch = training.GCMNet._train_epoch
+    train_epoch = net.GCMNet._train_epoch
 
     def telling(net, *args):
         print(len(net.history), flush=True)
         return train_epoch(net, *args)
 
-    training.GCMNet._train_epoch = telling
+    net.GCMNet._train_epoch = telling
     GCMClassifier(**FITS[name][0], **FIXED, checkpoint=path).fit(*load_digits(return_X_y=True))
 
 
@@ -72,7 +74,7 @@ def killed(name, path, log, epochs, delay):
         return None
     saved = 0
     if path.exists():
-        tensors, metadata = container.read(path, "checkpoint")
+        tensors, metadata = safetensors_file.read(path, "checkpoint")
         if metadata["finished"]:
             return None
         saved = len(tensors["history/epoch"])
@@ -96,7 +98,7 @@ def run(name, folder, rng):
     with log.open("w") as out:  # and now to the end
         subprocess.run([sys.executable, __file__, name, str(path)], stdout=out, check=True)
     last = begun(log)
-    if not container.read(path, "checkpoint")[1]["finished"]:
+    if not safetensors_file.read(path, "checkpoint")[1]["finished"]:
         raise RuntimeError(f"{name}: the file does not say that the fit is finished")
     for kill, following in zip(kills, [*kills[1:], {"begun": last}], strict=True):
         kill["repeated"] = len(set(kill["begun"]) & set(following["begun"]))

@@ -29,14 +29,14 @@ import torch
 from _cnn import for_captum
 from _common import RESULTS, cifar10, load, machine, origin, versions, write
 from _fits import keeping
+from _official import load_svhn
 from _shift import SmallShift
 from joblib import Parallel, delayed
 from matplotlib import colormaps
 
 from skgcm import ContributionDisplay
-from skgcm.datasets import load_svhn
 from skgcm.metrics import decline_ratio
-from skgcm.process import ieee_float32
+from skgcm.utils.torch_state import ieee_float32
 
 PAPER = {"cifar10": {"GCM": 0.9043, "GCM, clipped": 0.8991}, "svhn": {"GCM": 0.9619}}
 MODELS = {

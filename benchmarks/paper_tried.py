@@ -17,12 +17,12 @@ from pathlib import Path
 import torch
 from _cnn import CNN, CNNClassifier
 from _common import cifar10, load, machine, origin, versions, write_row_by_row
+from _official import load_svhn
 from _shift import SmallShift
 from joblib import Parallel, delayed
 from paper import LONG, PLAIN, SMOOTH, sentences
 
 from skgcm import GCMClassifier
-from skgcm.datasets import load_svhn
 
 CUDA = torch.cuda.is_available()
 HELD_OUT, EPOCHS = 5000, {"cifar10": 30, "svhn": 20} if CUDA else {"cifar10": 20, "svhn": 15}

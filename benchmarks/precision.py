@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from _common import RESULTS, machine, spread, versions, write
 
-from skgcm.building import resolve_precision
 from skgcm.network import GCM
+from skgcm.training.build import resolve_precision
 
 ROUNDS, WARM_UP = 30, 5
 

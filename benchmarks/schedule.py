@@ -18,8 +18,8 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from skgcm import GCMClassifier
-from skgcm.building import resolve_device, resolve_schedule
 from skgcm.datasets import load_image_folder
+from skgcm.training.build import resolve_device, resolve_schedule
 
 CANDIDATES = {
     "default": {},

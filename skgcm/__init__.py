@@ -1,9 +1,9 @@
 """An image classifier that shows its evidence."""
 
+from skgcm._version import __version__ as __version__
 from skgcm.classifier import GCMClassifier
-from skgcm.container import ModelFileError
-from skgcm.display import ContributionDisplay
 from skgcm.explanation import Explanation
+from skgcm.files.safetensors_file import ModelFileError
+from skgcm.plotting.display import ContributionDisplay
 
-__version__ = "0.1.0"
 __all__ = ["ContributionDisplay", "Explanation", "GCMClassifier", "ModelFileError"]

@@ -8,30 +8,22 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from scipy.special import log_softmax, softmax
-from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin, _fit_context
+from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils import gen_batches
-from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _check_feature_names_in, _check_sample_weight, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
-from skgcm import (
-    augmentation,
-    building,
-    convergence,
-    images,
-    inference,
-    labels,
-    onnx_export,
-    persistence,
-    process,
-    ranges,
-    validation,
-)
-from skgcm.arrays import as_numpy
-from skgcm.checkpoint import Checkpoint
+from skgcm import inference
 from skgcm.explanation import Explanation
+from skgcm.files import model, onnx
+from skgcm.files.checkpoint import Checkpoint
+from skgcm.inputs import images, labels, validation, value_range
 from skgcm.network import ARCHITECTURES, POLARITIES, UPSAMPLING
-from skgcm.warning import warn
+from skgcm.training import augmentation, build, convergence
+from skgcm.utils import torch_state
+from skgcm.utils.arrays import as_numpy
+from skgcm.utils.sklearn_compat import Interval, StrOptions, check_feature_names_in, check_sample_weight, fit_context
+from skgcm.utils.warnings import warn
 
 
 class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
@@ -248,7 +240,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         "mosaic": [Interval(Real, 0, 0.5, closed="both")],
         "sparsity": [Interval(Real, 0, None, closed="left")],
         "erasing": [Interval(Real, 0, 1, closed="both")],
-        "optimizer": [StrOptions(set(building.OPTIMIZERS)), type],
+        "optimizer": [StrOptions(set(build.OPTIMIZERS)), type],
         "lr": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         "lr_schedule": [StrOptions({"one-cycle", "constant"})],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
@@ -371,7 +363,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
 
     # ---- fitting -------------------------------------------------------------------------------------------------
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, *, validation_data=None):
         """Train on images.
 
@@ -410,7 +402,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             When the loss, a weight, a statistic of batch norm or, after training, a score is no longer finite; the
             estimator stays likewise.
         """
-        with process.default_modes(), self._unchanged_on_error(), process.noting_interrupts() as interrupts:
+        with torch_state.default_modes(), self._unchanged_on_error(), torch_state.noting_interrupts() as interrupts:
             warm = self.warm_start and hasattr(self, "net_")
             rows, y = self._validate_training(X, y, None, first=not warm)
             held_out = None if validation_data is None else self._validate_held_out(validation_data)
@@ -432,7 +424,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         n_images = min(convergence.CHECKED, max(1, convergence.CHECKED_VALUES // rows.shape[1]))
         some = np.random.default_rng(net.seed).permutation(len(rows))[:n_images]
         scores = inference.scores(net.network, net.image_format, rows[some])
-        weights = building.class_weights(self.class_weight, self.classes_, y)
+        weights = build.class_weights(self.class_weight, self.classes_, y)
         convergence.warn_if_near_chance(scores, y[some], weights, len(net.history))
 
     def _checkpoint(self, rows, y, held_out):
@@ -440,7 +432,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             return nullcontext()
         return Checkpoint(self._all_params(), self.image_shape_, rows, self.classes_, y, held_out)
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, classes=None):
         """Train one epoch more, at the constant learning rate `lr`. No `checkpoint` is read or written.
 
@@ -465,7 +457,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         ValueError, FloatingPointError
             As in :meth:`fit`; an estimator that was fitted before stays as it was.
         """
-        with process.default_modes(), self._unchanged_on_error():
+        with torch_state.default_modes(), self._unchanged_on_error():
             first = not hasattr(self, "net_")
             if first and classes is None:
                 if self.n_classes is None:
@@ -507,11 +499,11 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             self.classes_ = labels.find(of, self.n_classes, name)
             self.image_shape_ = shape
             given = self.value_range
-            self.value_range_ = ranges.find(rows) if given is None else ranges.check(given)
+            self.value_range_ = value_range.find(rows) if given is None else value_range.check(given)
         if first and self.value_range is None:
-            ranges.warn_if_dark(rows, self.value_range_)
+            value_range.warn_if_dark(rows, self.value_range_)
         else:
-            ranges.check_values(rows, self.value_range_)
+            value_range.check_values(rows, self.value_range_)
         remedy = "Name all labels that will come, as n_classes or in the first partial_fit as classes; or fit anew."
         return rows, labels.indices(y, self.classes_, "y", remedy)
 
@@ -526,7 +518,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             X = images.as_array(X, self.channels_first, self.image_shape_)
             self._check_fitted_shape(X, self.channels_first)
             rows = validation.check_rows(self, X)
-            ranges.check_values(rows, self.value_range_)
+            value_range.check_values(rows, self.value_range_)
             y = validation.check_labels(self, y, len(rows))
             return rows, labels.indices(y, self.classes_, "y", "Expected labels that the y of fit has.")
         except (TypeError, ValueError) as error:
@@ -542,7 +534,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             ("classes", wanted if wanted is None else wanted.tolist(), self.classes_.tolist()),
             ("channels_first", self.channels_first, first),
             ("image_shape", None if shape is None else images.check_image_shape(shape), self.image_shape_),
-            ("value_range", None if value_range is None else ranges.check(value_range), self.value_range_),
+            ("value_range", None if value_range is None else value_range.check(value_range), self.value_range_),
         ):
             if now is not None and now != fitted:
                 raise ValueError(
@@ -564,8 +556,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             augmentation.parse(augmentation.resolve(self.augment, self.image_shape_))
         params = {**self._all_params(), **other_params}
         image_format = images.ImageFormat(self.image_shape_, self.channels_first, self.value_range_)
-        weights = building.class_weights(self.class_weight, self.classes_, y)
-        return building.build_net(params, image_format, len(self.classes_), weights, n_images, hold_out)
+        weights = build.class_weights(self.class_weight, self.classes_, y)
+        return build.build_net(params, image_format, len(self.classes_), weights, n_images, hold_out)
 
     def _train(self, net, rows, y, **options):
         net.partial_fit(rows, y, **options)
@@ -636,7 +628,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         """
         predicted = self.predict(X)
         if sample_weight is not None:
-            sample_weight = _check_sample_weight(as_numpy(sample_weight), predicted)
+            sample_weight = check_sample_weight(as_numpy(sample_weight), predicted)
         with validation.naming("y"), np.errstate(invalid="ignore"):
             return accuracy_score(as_numpy(y), predicted, sample_weight=sample_weight)
 
@@ -696,7 +688,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         ndarray (N * R * C,) of str objects
         """
         check_is_fitted(self)
-        _check_feature_names_in(self, input_features)
+        check_feature_names_in(self, input_features)
         rows, columns, _ = self.image_shape_
         names = [f"{c}_{i}_{j}" for c in self.classes_ for i in range(rows) for j in range(columns)]
         return np.asarray(names, dtype=object)
@@ -824,7 +816,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             predicted = [classes[j] for j in scores.argmax(axis=1)]
         """
         check_is_fitted(self)
-        onnx_export.write(path, self.net_.network, self.net_.image_format, self.classes_, maps, dtype, opset)
+        onnx.write(path, self.net_.network, self.net_.image_format, self.classes_, maps, dtype, opset)
 
     def _scores(self, X, any_size):
         rows, image_format = self._validate_images(X, any_size)
@@ -854,7 +846,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         else:
             self._check_fitted_shape(X, image_format.channels_first)
         rows = validation.check_rows(self, X, any_size=any_size)
-        ranges.check_values(rows, self.value_range_)
+        value_range.check_values(rows, self.value_range_)
         return rows, image_format
 
     # ---- keeping -------------------------------------------------------------------------------------------------
@@ -905,7 +897,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         >>> np.array_equal(loaded.predict_proba(X), clf.predict_proba(X))
         True
         """
-        persistence.save(self, path)
+        model.save(self, path)
 
     @classmethod
     def load(cls, path, device=None):
@@ -938,7 +930,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         OSError
             Where the file cannot be read.
         """
-        return persistence.load(cls, path, device)
+        return model.load(cls, path, device)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

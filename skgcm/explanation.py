@@ -5,9 +5,9 @@ from numbers import Real
 
 import numpy as np
 
-from skgcm.arrays import as_numpy
-from skgcm.boxes import evidence_boxes, region_masks
-from skgcm.colours import common_scale, picture
+from skgcm.plotting.colours import common_scale, picture
+from skgcm.utils.arrays import as_numpy
+from skgcm.utils.boxes import evidence_boxes, region_masks
 
 
 def _check_shapes(images, scores, classes, maps):
@@ -426,6 +426,6 @@ class Explanation:
         ImportError
             If matplotlib is not installed: ``pip install matplotlib``.
         """
-        from skgcm.display import ContributionDisplay
+        from skgcm.plotting.display import ContributionDisplay
 
         return ContributionDisplay(self, y=y).plot(kind=kind, ax=ax)

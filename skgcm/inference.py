@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from skgcm.process import fork_safe, ieee_float32
+from skgcm.utils.torch_state import fork_safe, ieee_float32
 
 FLOATS_PER_BATCH = 2**22  # activations alive at once, per layer: 16 MB keep a processor's cache busy without spilling
 LAUNCHES = 64  # a GPU wants this many times more in a batch

@@ -24,10 +24,11 @@ import joblib
 import numpy as np
 import torch
 
-from skgcm import ModelFileError, container
+from skgcm import ModelFileError
+from skgcm.files import safetensors_file
 
 WIDE = {"array": {"dtype": "<U262143", "shape": [1], "items": [""]}}  # a MiB in memory
-ALLOWANCE = 8 * 2**20  # bytes that opening may take beside twice the file's size, see container.MAX_VALUES
+ALLOWANCE = 8 * 2**20  # bytes that opening may take beside twice the file's size, see safetensors_file.MAX_VALUES
 
 
 class Malice:
@@ -56,12 +57,12 @@ def sign(header, data):
     """Compute the checksum anew; where the tensors make no sense nobody will come to compare it."""
     strings = header["__metadata__"]
     try:
-        checksum = container._checksum_of(strings)
+        checksum = safetensors_file._checksum_of(strings)
         for name in sorted(header.keys() - {"__metadata__"}):
             start, stop = header[name]["data_offsets"]
-            dtype = container.DTYPES[header[name]["dtype"]]
+            dtype = safetensors_file.DTYPES[header[name]["dtype"]]
             part = np.frombuffer(data[start:stop], np.uint8).copy()
-            container._add(checksum, name, torch.from_numpy(part).view(dtype).reshape(header[name]["shape"]))
+            safetensors_file._add(checksum, name, torch.from_numpy(part).view(dtype).reshape(header[name]["shape"]))
         strings["sha256"] = checksum.hexdigest()
     except (KeyError, RuntimeError, TypeError):
         pass
@@ -159,7 +160,7 @@ def swapped_strings(content, rng):
 
 def long_header(content, rng):
     """A length that is not there, or is, and filled with spaces."""
-    limit = container.MAX_HEADER
+    limit = safetensors_file.MAX_HEADER
     lengths = (len(content) - 7, len(content), limit + 1, 10**8 - 1, 10**8, 2**31, 2**63 - 1, 2**63, 2**64 - 1)
     if rng.random() < 0.7:
         return struct.pack("<Q", rng.choice(np.array(lengths, dtype=np.uint64))) + content[8:]

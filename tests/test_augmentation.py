@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from skgcm import GCMClassifier
-from skgcm.augmentation import CUTOUT, JITTER, NAMES, REACH, augment_batch, augmented, parse, reflect, resolve
-from skgcm.images import ImageFormat
+from skgcm.inputs.images import ImageFormat
+from skgcm.training.augmentation import CUTOUT, JITTER, NAMES, REACH, augment_batch, augmented, parse, reflect, resolve
 
 SQUARE, OBLONG = (16, 16), (16, 8)
 sizes = pytest.mark.parametrize("size", [SQUARE, OBLONG, (8, 24)], ids=str)
@@ -134,9 +134,9 @@ def test_reflection_is_numpy_s_also_beyond_the_image(size):
 
 
 def test_images_narrower_than_the_shift_are_reflected_again_and_again(monkeypatch):
-    monkeypatch.setattr("skgcm.augmentation.REACH", 0.25)  # up to four times the image's size
+    monkeypatch.setattr("skgcm.training.augmentation.REACH", 0.25)  # up to four times the image's size
     monkeypatch.setattr(
-        "skgcm.augmentation._Draws.integers",
+        "skgcm.training.augmentation._Draws.integers",
         lambda draws, low, high: torch.randint(int(low), int(high) + 1, (draws.n,), generator=_generator()),
     )
     for size in ((2, 3), (1, 4), (1, 1)):

@@ -4,8 +4,8 @@ import torch
 from skorch.dataset import Dataset
 from torch.utils.data import Subset
 
-from skgcm import batches
-from skgcm.batches import Batches
+from skgcm.training import batches
+from skgcm.training.batches import Batches
 
 
 def _dataset(n):

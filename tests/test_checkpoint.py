@@ -13,8 +13,10 @@ import pytest
 import torch
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
-from skgcm import GCMClassifier, building, container, files, training
-from skgcm.checkpoint import Checkpoint
+from skgcm import GCMClassifier
+from skgcm.files import atomic, safetensors_file
+from skgcm.files.checkpoint import Checkpoint
+from skgcm.training import build, net
 
 TINY = {"encoder_width": 4, "decoder_width": 4, "batch_size": 8, "max_epochs": 3, "lr": 0.05}
 TINY |= {"device": "cpu", "random_state": 0}
@@ -49,7 +51,7 @@ def raising(function, at, error=KeyboardInterrupt, after=False):
 
 
 INTERRUPTIONS = {  # within an epoch, within the write after it, and after the write
-    "train_step": lambda patch: patch.setattr(training.GCMNet, "train_step", raising(training.GCMNet.train_step, 3)),
+    "train_step": lambda patch: patch.setattr(net.GCMNet, "train_step", raising(net.GCMNet.train_step, 3)),
     "write": lambda patch: patch.setattr(os, "replace", raising(os.replace, 1)),
     "save": lambda patch: patch.setattr(Checkpoint, "save", raising(Checkpoint.save, 1, after=True)),
 }
@@ -156,8 +158,8 @@ def test_every_optimizer_goes_on(name, path, monkeypatch):
 def test_a_finished_fit_is_there_at_once(early_stopping, path, monkeypatch):
     params = {**TINY, **(STOPPING if early_stopping else {}), "checkpoint": str(path)}
     first = GCMClassifier(**params).fit(*draw())
-    assert container.read(path, "checkpoint")[1]["finished"]
-    monkeypatch.setattr(training.GCMNet, "train_step", None)
+    assert safetensors_file.read(path, "checkpoint")[1]["finished"]
+    monkeypatch.setattr(net.GCMNet, "train_step", None)
     content = path.read_bytes()
     again = GCMClassifier(**{**params, "verbose": 2, "transform_maps": "weights"}).fit(*draw())
     assert_same(again, first)
@@ -168,18 +170,18 @@ def test_a_finished_fit_is_there_at_once(early_stopping, path, monkeypatch):
 def test_numbers_of_numpy_are_the_same_parameters(path, monkeypatch):
     params = {**TINY, "max_epochs": np.int64(3), "lr": np.float64(0.05), "early_stopping": np.False_}
     first = GCMClassifier(**params, checkpoint=path).fit(*draw())
-    monkeypatch.setattr(training.GCMNet, "train_step", None)
+    monkeypatch.setattr(net.GCMNet, "train_step", None)
     assert_same(GCMClassifier(**TINY, checkpoint=path).fit(*draw()), first)
 
 
 def test_without_a_random_state_the_seed_is_that_of_the_file(path, monkeypatch):
     params = {**TINY, "random_state": None}
     parts, _ = interrupted_everywhere(params, path, monkeypatch)
-    seed = container.read(path, "checkpoint")[1]["random_state"]
+    seed = safetensors_file.read(path, "checkpoint")[1]["random_state"]
     assert_same(parts, GCMClassifier(**{**TINY, "random_state": seed}).fit(*draw()))
     path.unlink()
     GCMClassifier(**params, checkpoint=path).fit(*draw())
-    assert container.read(path, "checkpoint")[1]["random_state"] != seed
+    assert safetensors_file.read(path, "checkpoint")[1]["random_state"] != seed
 
 
 def test_with_a_random_state_the_seed_is_not_that_of_the_file(path, monkeypatch):
@@ -193,16 +195,16 @@ def test_ctrl_c_leaves_the_estimator_as_it_was_and_the_last_epoch_in_the_file(pa
     clf.set_params(checkpoint=path)
     before, scores = vars(clf).copy(), clf.decision_function(draw()[0])
     with monkeypatch.context() as patch:
-        patch.setattr(training.GCMNet, "train_step", raising(training.GCMNet.train_step, 12))  # five an epoch
+        patch.setattr(net.GCMNet, "train_step", raising(net.GCMNet.train_step, 12))  # five an epoch
         with pytest.raises(KeyboardInterrupt):
             clf.fit(*draw())
     assert vars(clf) == before
     np.testing.assert_array_equal(clf.decision_function(draw()[0]), scores)
-    tensors, metadata = container.read(path, "checkpoint")
+    tensors, metadata = safetensors_file.read(path, "checkpoint")
     assert tensors["history/epoch"].tolist() == [1, 2]
     assert not metadata["finished"]
     clf.partial_fit(*draw())  # which has nothing to do with it
-    assert container.read(path, "checkpoint")[1] == metadata
+    assert safetensors_file.read(path, "checkpoint")[1] == metadata
 
 
 # ---- another fit -------------------------------------------------------------------------------------------------
@@ -215,7 +217,7 @@ def finished(tmp_path_factory):
     return path
 
 
-AUTO = building.resolve_precision("auto", torch.device("cpu"))
+AUTO = build.resolve_precision("auto", torch.device("cpu"))
 OTHER_PRECISION = "float32" if AUTO == "bfloat16" else "bfloat16"
 OTHERS = {
     "lr": (0.1, r"lr=0\.1 was 0\.05"),
@@ -298,14 +300,14 @@ def test_the_same_labels_in_another_dtype_are_the_same(path):
 
 @pytest.mark.parametrize("package", ["skgcm", "torch", "scikit-learn", "skorch", "numpy"])
 def test_another_version_is_a_warning_while_there_is_something_to_train(package, path, monkeypatch):
-    params, other = {**TINY, "checkpoint": path}, container.versions() | {package: "0.1"}
+    params, other = {**TINY, "checkpoint": path}, safetensors_file.versions() | {package: "0.1"}
     with monkeypatch.context() as patch:
-        patch.setattr(container, "versions", lambda: other)
+        patch.setattr(safetensors_file, "versions", lambda: other)
         interrupt("save", TINY, path, monkeypatch)
     with pytest.warns(UserWarning, match=rf"written with {package} 0\.1 \(this is [^,]*\): training goes on") as found:
         GCMClassifier(**params).fit(*draw())
     assert [warning.filename for warning in found] == [__file__]
-    monkeypatch.setattr(container, "versions", lambda: other)
+    monkeypatch.setattr(safetensors_file, "versions", lambda: other)
     GCMClassifier(**params).fit(*draw())  # nothing to train
 
 
@@ -317,7 +319,7 @@ class Peculiar(torch.optim.SGD):
     ("params", "message"),
     [
         ({"augment": lambda images: images}, "augment=.* Use 'shift'"),
-        ({"callbacks": [training.EpochTimer()]}, "callbacks=.* Fit without them"),
+        ({"callbacks": [net.EpochTimer()]}, "callbacks=.* Fit without them"),
         ({"optimizer": Peculiar}, "optimizer=.* Use a class of torch.optim"),
         ({"random_state": np.random.RandomState(0)}, "random_state=.* Use an integer or None"),
         ({"warm_start": True}, "Use warm_start=False"),
@@ -328,7 +330,7 @@ class Peculiar(torch.optim.SGD):
     ids=["augment", "callbacks", "optimizer", "random-state", "warm-start", "tensor", "infinite", "digits"],
 )
 def test_what_cannot_be_restored_is_named_before_training(params, message, path, monkeypatch):
-    monkeypatch.setattr(training.GCMNet, "train_step", None)
+    monkeypatch.setattr(net.GCMNet, "train_step", None)
     with pytest.raises(ValueError, match=f"{message}.*checkpoint=None"):
         GCMClassifier(**{**TINY, **params}, checkpoint=path).fit(*draw())
     assert not path.exists()
@@ -346,7 +348,7 @@ def test_what_cannot_be_restored_is_named_before_training(params, message, path,
     ids=["no-folder", "folder"],
 )
 def test_a_path_where_no_file_can_be_is_an_error_before_training(name, message, tmp_path, monkeypatch):
-    monkeypatch.setattr(training.GCMNet, "train_step", None)
+    monkeypatch.setattr(net.GCMNet, "train_step", None)
     with pytest.raises(ValueError, match=message):
         GCMClassifier(**TINY, checkpoint=f"{tmp_path}/{name}").fit(*draw())
 
@@ -358,42 +360,42 @@ def _flipped(path):
 
 
 def _without_module(path):
-    tensors, metadata = container.read(path, "checkpoint")
-    container.write(path, {k: v for k, v in tensors.items() if k[:6] != "module"}, metadata, "checkpoint")
+    tensors, metadata = safetensors_file.read(path, "checkpoint")
+    safetensors_file.write(path, {k: v for k, v in tensors.items() if k[:6] != "module"}, metadata, "checkpoint")
 
 
 def _with_another_momentum(path):
-    tensors, metadata = container.read(path, "checkpoint")
+    tensors, metadata = safetensors_file.read(path, "checkpoint")
     tensors["optimizer/0/momentum_buffer"] = tensors["optimizer/0/momentum_buffer"][:1].clone()
-    container.write(path, tensors, metadata, "checkpoint")
+    safetensors_file.write(path, tensors, metadata, "checkpoint")
 
 
 def _with(**changes):
     def change(path):
-        tensors, metadata = container.read(path, "checkpoint")
-        container.write(path, tensors, metadata | changes, "checkpoint")
+        tensors, metadata = safetensors_file.read(path, "checkpoint")
+        safetensors_file.write(path, tensors, metadata | changes, "checkpoint")
 
     return change
 
 
 def _without_history(path):
-    tensors, metadata = container.read(path, "checkpoint")
+    tensors, metadata = safetensors_file.read(path, "checkpoint")
     tensors = {key: value[:0] if key[:7] == "history" else value for key, value in tensors.items()}
     metadata["history"]["epochs"] = 0
-    container.write(path, tensors, metadata, "checkpoint")
+    safetensors_file.write(path, tensors, metadata, "checkpoint")
 
 
 def _renumbered(path):
-    tensors, metadata = container.read(path, "checkpoint")
+    tensors, metadata = safetensors_file.read(path, "checkpoint")
     tensors["history/epoch"] += 1
-    container.write(path, tensors, metadata, "checkpoint")
+    safetensors_file.write(path, tensors, metadata, "checkpoint")
 
 
 def _of_negative_variance(part):
     def change(path):
-        tensors, metadata = container.read(path, "checkpoint")
+        tensors, metadata = safetensors_file.read(path, "checkpoint")
         tensors[f"{part}/encoder.stages.0.0.1.running_var"][0] = -1
-        container.write(path, tensors, metadata, "checkpoint")
+        safetensors_file.write(path, tensors, metadata, "checkpoint")
 
     return change
 
@@ -402,8 +404,8 @@ DAMAGES = {
     "bit": (_flipped, "checksum"),
     "cut": (lambda path: os.truncate(path, path.stat().st_size // 2), "damaged"),
     "empty": (lambda path: path.write_bytes(b""), "cut off"),
-    "model": (lambda path: container.write(path, {}, {}, "model"), "kind 'model', not 'checkpoint'"),
-    "no-metadata": (lambda path: container.write(path, {}, {}, "checkpoint"), "parts do not belong together"),
+    "model": (lambda path: safetensors_file.write(path, {}, {}, "model"), "kind 'model', not 'checkpoint'"),
+    "no-metadata": (lambda path: safetensors_file.write(path, {}, {}, "checkpoint"), "parts do not belong together"),
     "momentum": (
         _with_another_momentum,
         r"momentum_buffer has shape \(1, \d, 3, 3\) for a parameter of \(4, \d, 3, 3\)",
@@ -427,7 +429,7 @@ def test_a_damaged_checkpoint_is_an_error_with_a_remedy(damage, path):
     change, message = DAMAGES[damage]
     change(path)
     content = path.read_bytes()
-    with pytest.raises(container.ModelFileError, match=f"(?s){message}.* To begin .* anew, delete .*run.ckpt"):
+    with pytest.raises(safetensors_file.ModelFileError, match=f"(?s){message}.* To begin .* anew, delete .*run.ckpt"):
         clf.fit(*draw())
     assert vars(clf) == before
     assert path.read_bytes() == content
@@ -448,12 +450,12 @@ def test_a_full_disk_is_one_warning_and_the_last_good_file_stays(path, monkeypat
         clf = GCMClassifier(**TINY, checkpoint=path).fit(*draw())
     assert [warning.filename for warning in f] == [__file__]
     assert_same(clf, GCMClassifier(**TINY).fit(*draw()))
-    assert container.read(path, "checkpoint")[0]["history/epoch"].tolist() == [1]
+    assert safetensors_file.read(path, "checkpoint")[0]["history/epoch"].tolist() == [1]
     assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_folder_that_goes_and_comes_back(tmp_path, monkeypatch):
-    path, record = tmp_path / "folder" / "run.ckpt", training.GCMNet._record
+    path, record = tmp_path / "folder" / "run.ckpt", net.GCMNet._record
     path.parent.mkdir()
 
     def recording(net, losses):
@@ -463,18 +465,18 @@ def test_a_folder_that_goes_and_comes_back(tmp_path, monkeypatch):
         if len(net.history) == 3:
             path.parent.mkdir()
 
-    monkeypatch.setattr(training.GCMNet, "_record", recording)
+    monkeypatch.setattr(net.GCMNet, "_record", recording)
     with pytest.warns(UserWarning, match="could not be written after epoch 1"):
         GCMClassifier(**TINY, checkpoint=path).fit(*draw())
-    assert container.read(path, "checkpoint")[1]["finished"]
+    assert safetensors_file.read(path, "checkpoint")[1]["finished"]
 
 
 def test_the_working_directory_may_change(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    record = training.GCMNet._record
-    monkeypatch.setattr(training.GCMNet, "_record", lambda net, losses: (record(net, losses), os.chdir("/")))
+    record = net.GCMNet._record
+    monkeypatch.setattr(net.GCMNet, "_record", lambda net, losses: (record(net, losses), os.chdir("/")))
     GCMClassifier(**TINY, checkpoint="run.ckpt").fit(*draw())
-    assert container.read(tmp_path / "run.ckpt", "checkpoint")[1]["finished"]
+    assert safetensors_file.read(tmp_path / "run.ckpt", "checkpoint")[1]["finished"]
 
 
 CHILD = """
@@ -507,7 +509,7 @@ def test_a_process_killed_within_a_write_goes_on_from_the_epoch_before(path):
         child.kill()
         child.wait()
     assert len(list(path.parent.iterdir())) == 3  # and the lock, which no longer holds
-    assert container.read(path, "checkpoint")[0]["history/epoch"].tolist() == [1]
+    assert safetensors_file.read(path, "checkpoint")[0]["history/epoch"].tolist() == [1]
     assert_same(GCMClassifier(**TINY, checkpoint=path).fit(*draw()), GCMClassifier(**TINY).fit(*draw()))
     assert list(path.parent.iterdir()) == [path]
 
@@ -522,9 +524,10 @@ def test_nothing_is_said_without_need(path, capfd):
 HOLDER = """
 import sys, time
 from test_checkpoint import TINY, draw
-from skgcm import GCMClassifier, training
+from skgcm import GCMClassifier
+from skgcm.training import net
 
-step = training.GCMNet.train_step
+step = net.GCMNet.train_step
 def slow(self, *args, **kwargs):
     out = step(self, *args, **kwargs)
     if len(self.history) == 2:
@@ -532,7 +535,7 @@ def slow(self, *args, **kwargs):
         time.sleep(60)
     return out
 
-training.GCMNet.train_step = slow
+net.GCMNet.train_step = slow
 GCMClassifier(**TINY, checkpoint=sys.argv[1]).fit(*draw())
 """
 
@@ -561,7 +564,7 @@ def test_a_file_in_use_is_an_error_until_the_process_that_uses_it_is_killed(path
 
 
 def test_a_thread_that_uses_a_file_keeps_others_from_it(path, monkeypatch):
-    step, errors = training.GCMNet.train_step, []
+    step, errors = net.GCMNet.train_step, []
 
     def stepping(net, *args, **kwargs):
         if not errors:
@@ -569,7 +572,7 @@ def test_a_thread_that_uses_a_file_keeps_others_from_it(path, monkeypatch):
                 errors.append(executor.submit(GCMClassifier(**TINY, checkpoint=path).fit, *draw()).exception())
         return step(net, *args, **kwargs)
 
-    monkeypatch.setattr(training.GCMNet, "train_step", stepping)
+    monkeypatch.setattr(net.GCMNet, "train_step", stepping)
     GCMClassifier(**TINY, checkpoint=path).fit(*draw())
     assert isinstance(errors[0], ValueError)
     assert list(path.parent.iterdir()) == [path]
@@ -579,9 +582,9 @@ def test_where_nothing_can_be_locked_fits_go_on(path, monkeypatch):
     def refusing(*args):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(files, "_lock_descriptor", refusing)
+    monkeypatch.setattr(atomic, "_lock_descriptor", refusing)
     GCMClassifier(**TINY, checkpoint=path).fit(*draw())
-    assert container.read(path, "checkpoint")[1]["finished"]
+    assert safetensors_file.read(path, "checkpoint")[1]["finished"]
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
@@ -594,7 +597,7 @@ def test_folds_have_files_of_their_own_in_a_folder(n_jobs, tmp_path, monkeypatch
     names = [path.name for path in tmp_path.iterdir()]
     assert len(names) == 3
     assert all(re.fullmatch(r"[0-9a-f]{16}\.ckpt", name) for name in names)
-    monkeypatch.setattr(training.GCMNet, "train_step", None)
+    monkeypatch.setattr(net.GCMNet, "train_step", None)
     np.testing.assert_array_equal(cross_val_score(clf, X, y, **params), expected)  # nothing is trained again
 
 

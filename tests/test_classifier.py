@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from skorch.callbacks import ProgressBar
 
 from skgcm import ContributionDisplay, GCMClassifier
-from skgcm.training import GCMNet
+from skgcm.training.net import GCMNet
 
 SMALL = {"encoder_width": 8, "decoder_width": 4, "batch_size": 32, "max_epochs": 2, "device": "cpu", "random_state": 0}
 VARIANTS = {

@@ -8,7 +8,7 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 from skgcm import GCMClassifier
-from skgcm.convergence import MARGIN, warn_if_near_chance
+from skgcm.training.convergence import MARGIN, warn_if_near_chance
 
 SMALL = {"encoder_width": 4, "decoder_width": 4, "batch_size": 16, "device": "cpu", "random_state": 0}
 

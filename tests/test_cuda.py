@@ -7,8 +7,9 @@ import pytest
 import torch
 from skorch.dataset import Dataset
 
-from skgcm import GCMClassifier, batches
-from skgcm.graphs import Step
+from skgcm import GCMClassifier
+from skgcm.training import batches
+from skgcm.training.cuda_graph import Step
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

@@ -6,9 +6,9 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
-from skgcm._layout import Layout, fit_text, text_width
-from skgcm.display import ContributionDisplay, grey_colormap, signed_colormap
 from skgcm.explanation import Explanation
+from skgcm.plotting.display import ContributionDisplay, grey_colormap, signed_colormap
+from skgcm.plotting.layout import Layout, fit_text, text_width
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")

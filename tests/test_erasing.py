@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from skgcm import erasing
 from skgcm.network import GCM
+from skgcm.training import erasing
 
 
 def make(n_classes, **params):

@@ -13,7 +13,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from skorch import callbacks
 
-from skgcm import GCMClassifier, training
+from skgcm import GCMClassifier
+from skgcm.training import net
 
 TINY = {"encoder_width": 4, "decoder_width": 4, "batch_size": 8, "max_epochs": 3, "device": "cpu", "random_state": 0}
 
@@ -128,7 +129,7 @@ def test_callbacks_that_watch_held_out_images_want_some(callback, tmp_path, monk
     monkeypatch.chdir(tmp_path)  # where Checkpoint writes
     clf = GCMClassifier(**TINY, lr_schedule="constant", callbacks=[callback])
     with monkeypatch.context() as patch:
-        patch.setattr(training.GCMNet, "train_step", None)
+        patch.setattr(net.GCMNet, "train_step", None)
         with pytest.raises(ValueError, match=r"has monitor='valid_loss.* early_stopping=True, or fit\(X, y, va"):
             clf.fit(X, y)
     clf.fit(X, y, validation_data=(X, y))
@@ -150,7 +151,7 @@ def test_callbacks_that_watch_what_nobody_records_are_named(scoring):
 
 @pytest.mark.parametrize("loss", ["NLLLoss", "GaussianNLLLoss", "MSELoss", "BCEWithLogitsLoss", "KLDivLoss", "CTCLoss"])
 def test_losses_that_do_not_take_scores_and_indices_are_named(loss, monkeypatch):
-    monkeypatch.setattr(training.GCMNet, "train_step", None)
+    monkeypatch.setattr(net.GCMNet, "train_step", None)
     clf = GCMClassifier(**TINY, net_params={"criterion": getattr(torch.nn, loss)})
     with pytest.raises(ValueError, match=f"criterion {loss} .*scores \\(B, N\\).* torch.nn.CrossEntropyLoss") as caught:
         clf.fit(*draw_two())
@@ -279,16 +280,16 @@ def test_other_threads_do_not_touch_the_handler(monkeypatch):
 @pytest.mark.usefixtures("ctrl_c")
 def test_a_fit_that_ctrl_c_ended_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
     X, y = draw_two()
-    step = training.GCMNet.train_step
+    step = net.GCMNet.train_step
 
     def stepping(net, *args, **kwargs):
         if len(net.history) == 2:
-            monkeypatch.setattr(training.GCMNet, "train_step", step)
+            monkeypatch.setattr(net.GCMNet, "train_step", step)
             signal.raise_signal(signal.SIGINT)
         return step(net, *args, **kwargs)
 
     params = {**TINY, "max_epochs": 4}
-    monkeypatch.setattr(training.GCMNet, "train_step", stepping)
+    monkeypatch.setattr(net.GCMNet, "train_step", stepping)
     with pytest.warns(UserWarning, match="Ctrl-C"):
         clf = GCMClassifier(**params, checkpoint=tmp_path / "run.ckpt").fit(X, y)
     assert len(clf.history_) == 2

@@ -19,9 +19,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.exceptions import DataConversionWarning
 
-from skgcm import Explanation, GCMClassifier, images, labels, ranges
-from skgcm.augmentation import NAMES
+from skgcm import Explanation, GCMClassifier
+from skgcm.inputs import images, labels
+from skgcm.inputs.value_range import check as check_value_range
+from skgcm.inputs.value_range import check_values as check_value_range_of_values
+from skgcm.inputs.value_range import find as find_value_range
 from skgcm.network import ARCHITECTURES, GCM, POLARITIES, UPSAMPLING
+from skgcm.training.augmentation import NAMES
 
 FACTOR = int(os.environ.get("SKGCM_EXAMPLES", "1"))
 TINY = {"encoder_width": 2, "decoder_width": 2, "max_epochs": 1, "batch_size": 4, "precision": "float32"}
@@ -458,7 +462,7 @@ def test_a_shape_is_read_as_one_that_holds_the_same_values(shape, first, data):
 @given(st.one_of(ANYTHING, st.tuples(SCALARS, SCALARS), hnp.arrays(float, hnp.array_shapes(min_dims=0))))
 @examples(500)
 def test_ranges_and_shapes_of_any_kind_are_checked(value):
-    bounds = outcome("value_range", lambda: ranges.check(value))
+    bounds = outcome("value_range", lambda: check_value_range(value))
     if bounds is not None:
         assert 0 < bounds[1] - bounds[0] < math.inf
     sizes = outcome("image_shape", lambda: images.check_image_shape(value))
@@ -476,11 +480,11 @@ def rows(draw):
 @examples(1000)
 def test_images_fill_the_range_and_mean_the_same_in_another_dtype(rows, dtype):
     rows = outcome("X", lambda: images.native(rows))
-    value_range = None if rows is None else outcome("X", lambda: ranges.find(rows))
+    value_range = None if rows is None else outcome("X", lambda: find_value_range(rows))
     if value_range is None:
         return
     low, high = value_range
-    outcome("X", lambda: ranges.check_values(rows, value_range))
+    outcome("X", lambda: check_value_range_of_values(rows, value_range))
     image_format = images.ImageFormat((1, 4, 1), False, value_range)
     found = image_format.images(torch.from_numpy(rows)).numpy()[:, 0, 0]
     assert found.dtype == np.float32

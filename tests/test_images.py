@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
-from skgcm import images
-from skgcm.images import ImageFormat
+from skgcm.inputs import images
+from skgcm.inputs.images import ImageFormat
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from skgcm import inference
-from skgcm.images import ImageFormat
+from skgcm.inputs.images import ImageFormat
 from skgcm.network import GCM
 
 

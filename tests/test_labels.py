@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from skgcm import labels
+from skgcm.inputs import labels
 
 PETS = np.array(["cat", "dog", "eel"])
 

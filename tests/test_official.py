@@ -5,11 +5,11 @@ import io
 import pickle
 import tarfile
 
+import _official
 import numpy as np
 import pytest
+from _official import load_cifar10, load_npz, load_svhn
 from scipy.io import savemat
-
-from skgcm.datasets import _official, load_cifar10, load_npz, load_svhn
 
 
 def _sums(folder, names):

@@ -15,7 +15,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import check_classifiers_train, parametrize_with_checks
 
-from skgcm import GCMClassifier, building
+from skgcm import GCMClassifier
+from skgcm.training import build
 
 SMALL = {"encoder_width": 8, "decoder_width": 8, "batch_size": 16, "max_epochs": 20, "device": "cpu"}
 VARIANTS = [{"shared_decoder": False}, {"clip_negative": True, "max_epochs": 20}, {"architecture": "paper"}]
@@ -29,7 +30,7 @@ def test_estimator_check(estimator, check):
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("width", [2, 4])
 def test_narrow_networks_learn_and_nothing_in_them_dies(width, seed, monkeypatch):
-    monkeypatch.setattr(building, "draw_seed", lambda random_state: seed)  # the check sets its own random_state
+    monkeypatch.setattr(build, "draw_seed", lambda random_state: seed)  # the check sets its own random_state
     clf = GCMClassifier(**{**SMALL, "encoder_width": width, "decoder_width": width})
     check_classifiers_train("GCMClassifier", clf)
 

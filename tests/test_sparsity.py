@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from skgcm import sparsity
+from skgcm.training import sparsity
 
 
 def test_of_few_classes_all_are_looked_at():

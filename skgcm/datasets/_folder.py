@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from skgcm import _pixels
 from skgcm.datasets import _listing
-from skgcm.warning import warn
+from skgcm.inputs import pillow
+from skgcm.utils.warnings import warn
 
 RESIZE = ("stretch", "pad", "crop")
 ON_ERROR = ("raise", "warn")
@@ -76,7 +76,7 @@ def _find_groups(groups, files):
 def _read_file(file, formats, read):
     """What ``read`` makes of an opened file; whatever goes wrong becomes a ValueError that names the file."""
     try:
-        # Opened by Python: given a path, Pillow maps some files into memory, see _pixels
+        # Opened by Python: given a path, Pillow maps some files into memory, see skgcm.inputs.pillow
         with open(file, "rb") as stream, Image.open(stream, formats=formats) as image:
             return read(image)
     except MemoryError:
@@ -85,12 +85,12 @@ def _read_file(file, formats, read):
         remedy = "Repair the file, move it elsewhere, or leave it out by on_error='warn'."
         if isinstance(error, Image.DecompressionBombError):
             remedy = "Make it smaller or, where you know what it is, raise PIL.Image.MAX_IMAGE_PIXELS."
-        raise ValueError(f"Cannot read {str(file)!r} as an image: {_pixels.why_not(error)}. {remedy}") from error
+        raise ValueError(f"Cannot read {str(file)!r} as an image: {pillow.why_not(error)}. {remedy}") from error
 
 
 def _read(files, size, mode, resize, on_error):
     """Images (n, R, C, D) of those files that can be read, and their positions (n,) in `files`."""
-    formats, failed = _pixels.formats(), {}
+    formats, failed = pillow.formats(), {}
 
     def attempt(read, i):
         try:
@@ -106,10 +106,10 @@ def _read(files, size, mode, resize, on_error):
         # Large pictures and odd metadata: nothing a user can act on. What cannot be decoded is an error all the same.
         warnings.filterwarnings("ignore", module=r"PIL\.")
         if mode is None:
-            colour = any(attempt(_pixels.is_grey, i) is False for i in range(len(files)))
+            colour = any(attempt(pillow.is_grey, i) is False for i in range(len(files)))
             mode = "RGB" if colour else "L"
         for i in tqdm(range(len(files)), desc="Loading images", unit="image", disable=None):
-            pixels = None if i in failed else attempt(lambda image: _pixels.read(image, mode, size, resize), i)
+            pixels = None if i in failed else attempt(lambda image: pillow.read(image, mode, size, resize), i)
             if pixels is None:
                 continue
             if X is None:
@@ -127,7 +127,7 @@ def _read(files, size, mode, resize, on_error):
         if not kept:
             raise ValueError(f"None of {len(files)} images can be read. The first: {error}") from error
         names = ", ".join(repr(str(files[i])) for i in sorted(failed)[:3]) + (", ..." if len(failed) > 3 else "")
-        reason = _pixels.why_not(error.__cause__)
+        reason = pillow.why_not(error.__cause__)
         warn(f"{len(failed)} of {len(files)} images cannot be read and are left out, {names}. The first: {reason}.")
     return X[: len(kept)], kept
 

@@ -10,8 +10,8 @@ from fnmatch import fnmatchcase
 
 from PIL import Image
 
-from skgcm import _pixels
-from skgcm.warning import warn
+from skgcm.inputs import pillow
+from skgcm.utils.warnings import warn
 
 # Photos that Pillow reads only with a plugin, if at all, and drawings that it leaves to other programs: a user who is
 # not told would miss them in no other way
@@ -105,7 +105,7 @@ def _walk(folder, names=(), above=()):
 
 def _list(path):
     """All files of a folder, and the set of those with an extension of an image that Pillow reads."""
-    formats = _pixels.formats()
+    formats = pillow.formats()
     extensions = {extension for extension, name in Image.registered_extensions().items() if name in formats}
     files = sorted(_walk(path), key=lambda names: tuple(map(_nfc, names)))
     return files, {names for names in files if _extension(names) in extensions}
@@ -126,7 +126,7 @@ def _choose(path, files, known, globs, *, named, depth):
         if named and not matches:
             continue
         unread = names not in known and _extension(names) in UNREAD
-        image = names in known or (not unread and _pixels.is_image(path.joinpath(*names)))
+        image = names in known or (not unread and pillow.is_image(path.joinpath(*names)))
         if image and matches and len(names) >= depth and (named or names in known):
             images.append(names)
         elif unread or (named and not image):

@@ -6,8 +6,8 @@ import numpy as np
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_array, check_consistent_length
 
-from skgcm.arrays import as_numpy
 from skgcm.metrics._scores import check_positions
+from skgcm.utils.arrays import as_numpy
 
 ORDERS, FILLS = ("most", "least"), ("mean", "black")
 

@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.utils.validation import check_array, check_consistent_length
 
-from skgcm.arrays import as_numpy
+from skgcm.utils.arrays import as_numpy
 
 
 def _maps_and_scores(maps, scores):

@@ -8,8 +8,8 @@ from sklearn.utils import assert_all_finite, check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
-from skgcm import images, labels
-from skgcm.arrays import as_numpy
+from skgcm.inputs import images, labels
+from skgcm.utils.arrays import as_numpy
 
 
 @contextmanager
@@ -25,7 +25,7 @@ def naming(name):
 
 
 def check_rows(estimator, X, *, reset=False, any_size=False):
-    """Images, out of :func:`skgcm.images.as_array`, as rows (n, R * C * D) of finite numbers that PyTorch reads.
+    """Images, out of :func:`skgcm.inputs.images.as_array`, as rows (n, R * C * D) of finite numbers that PyTorch reads.
 
     With `reset`, what scikit-learn learns of X is set; with `any_size`, it is not looked at.
     """

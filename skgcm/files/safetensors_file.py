@@ -19,7 +19,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from skgcm import files
+from skgcm._version import __version__
+from skgcm.files import atomic
 
 SCHEMA = 1  # what metadata and tensors mean; a reader knows its own and no other
 KINDS = {"model": "GCMClassifier.load", "checkpoint": "GCMClassifier(checkpoint=...)"}  # and what reads them
@@ -100,7 +101,7 @@ def opened(source, kind):
     OSError
         Where there is no such file, or it may not be read.
     """
-    with files.readable(source) as (path, called):
+    with atomic.readable(source) as (path, called):
         _check_frame(path, called)
         try:
             # pread: memory of our own, not a map of a file that somebody may write to or cut off
@@ -178,13 +179,11 @@ def write(path, tensors, metadata, kind):
     if length > MAX_HEADER:
         raise HeaderError(f"Everything but the tensors must fit into {MAX_HEADER} bytes as JSON, and does not.")
     _check_number(content[8 : 8 + length], b",:[{")
-    files.write(path, content)
+    atomic.write(path, content)
 
 
 def versions():
     """Versions of all that a model depends on, by name, to be written beside it."""
-    from skgcm import __version__  # defined once all modules are imported
-
     return {"skgcm": __version__, "python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 

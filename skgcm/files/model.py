@@ -8,12 +8,15 @@ import reprlib
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from sklearn.utils._param_validation import validate_parameter_constraints
 from sklearn.utils.validation import check_is_fitted
 
-from skgcm import augmentation, building, container, history, images, process, ranges, values
-from skgcm.container import ModelFileError
+from skgcm.files import history, json_values, safetensors_file
+from skgcm.files.safetensors_file import ModelFileError
+from skgcm.inputs import images, value_range
 from skgcm.network import GCM
+from skgcm.training import augmentation, build
+from skgcm.utils import torch_state
+from skgcm.utils.sklearn_compat import validate_parameter_constraints
 
 # What net_params may say: numbers for the loss and the optimizer. The rest of skorch's parameters takes names of files
 # and commands too (of the compiler of compile__options, say), which a file must not choose.
@@ -37,8 +40,8 @@ REMEDIES = {
 }
 
 
-@process.fork_safe
-@process.default_modes()
+@torch_state.fork_safe
+@torch_state.default_modes()
 def save(classifier, path):
     """Write a fitted classifier to a file, see :meth:`skgcm.GCMClassifier.save`."""
     check_is_fitted(classifier)
@@ -52,7 +55,9 @@ def save(classifier, path):
             "saving, keep the newest with del clf.history_[:-1000], or use joblib."
         ) from error
     metadata = {
-        "classes": _encoded("classes_", classifier.classes_, values.encode_array, "Fit with labels that are text."),
+        "classes": _encoded(
+            "classes_", classifier.classes_, json_values.encode_array, "Fit with labels that are text."
+        ),
         "image_shape": list(classifier.image_shape_),
         "channels_first": bool(net.image_format.channels_first),
         "value_range": list(classifier.value_range_),
@@ -61,11 +66,11 @@ def save(classifier, path):
             name: _encoded_param(classifier, name, value) for name, value in params.items() if name not in NOT_STORED
         },
         # not always the parameters', which may have been set since
-        "network": {name: values.encode(getattr(net, f"module__{name}")) for name in building.NETWORK_PARAMS},
+        "network": {name: json_values.encode(getattr(net, f"module__{name}")) for name in build.NETWORK_PARAMS},
         "history": epochs,
-        "versions": container.versions(),
+        "versions": safetensors_file.versions(),
     }
-    values.check_arrays([metadata["classes"], metadata["params"]])
+    json_values.check_arrays([metadata["classes"], metadata["params"]])
     _check_params(classifier)
     tensors = net.network.state_dict()
     specs = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
@@ -73,20 +78,20 @@ def save(classifier, path):
     if difference:
         raise ValueError(f"net_ cannot be stored, since its network was changed: {difference}")
     try:
-        container.write(path, tensors | columns, metadata, "model")
-    except container.HeaderError as error:
+        safetensors_file.write(path, tensors | columns, metadata, "model")
+    except safetensors_file.HeaderError as error:
         largest = max(metadata, key=lambda name: len(json.dumps(metadata[name])))
         raise ValueError(f"{error} Most of it is of {largest}. {REMEDIES.get(largest, 'Use joblib.')}") from error
 
 
-@process.fork_safe
-@process.default_modes()
+@torch_state.fork_safe
+@torch_state.default_modes()
 def load(cls, path, device=None):
     """Read a classifier of a class from a file, see :meth:`skgcm.GCMClassifier.load`."""
     validate_parameter_constraints({"device": [str, torch.device, None]}, {"device": device}, "load")
     if device is not None:
-        building.resolve_device(device)
-    with container.opened(path, "model") as file:
+        build.resolve_device(device)
+    with safetensors_file.opened(path, "model") as file:
         try:
             specs = {name: spec for name, spec in file.specs.items() if not name.startswith(history.PREFIX)}
             classifier = _restore(cls, file.metadata, specs, device)
@@ -103,11 +108,11 @@ def _restore(cls, metadata, specs, device):
     """A classifier as it was but for the weights, from what a file says. Any error is the file's fault."""
     if metadata.keys() != FIELDS:
         raise ValueError(f"its metadata has {sorted(metadata)}; expected {sorted(FIELDS)}.")
-    values.check_arrays([metadata["classes"], metadata["params"]])
+    json_values.check_arrays([metadata["classes"], metadata["params"]])
     history.check_length(metadata["history"])
     params, network = _decoded_params(cls, metadata["params"]), metadata["network"]
-    if not isinstance(network, dict) or network.keys() != set(building.NETWORK_PARAMS):
-        raise ValueError(f"its network has other parameters than {sorted(building.NETWORK_PARAMS)}.")
+    if not isinstance(network, dict) or network.keys() != set(build.NETWORK_PARAMS):
+        raise ValueError(f"its network has other parameters than {sorted(build.NETWORK_PARAMS)}.")
     if device is not None:
         params["device"] = device
     classifier, built = cls(**params), cls(**{**params, **network})
@@ -120,7 +125,7 @@ def _restore(cls, metadata, specs, device):
     params["net_params"] = {
         name: value for name, value in (params["net_params"] or {}).items() if not name.startswith("compile")
     }
-    net = building.build_net(params, image_format, len(classifier.classes_), None)
+    net = build.build_net(params, image_format, len(classifier.classes_), None)
     difference = _difference(net, specs)
     if difference:
         raise ValueError(difference)
@@ -131,7 +136,7 @@ def _restore(cls, metadata, specs, device):
 
 def _set_attributes(classifier, metadata):
     """Set what a fit learns about the data, and return the ImageFormat."""
-    classes, names = values.decode_array(metadata["classes"]), metadata["feature_names_in"]
+    classes, names = json_values.decode_array(metadata["classes"]), metadata["feature_names_in"]
     if not np.array_equal(np.unique(classes), classes) or len(classes) < 2:
         raise ValueError("its classes are not two or more different labels in order.")
     kinds = {"channels_first": bool, "image_shape": list, "value_range": list, "feature_names_in": list | None}
@@ -140,7 +145,7 @@ def _set_attributes(classifier, metadata):
             raise TypeError(f"its {name} is a {type(metadata[name]).__name__}.")
     classifier.classes_ = classes
     classifier.image_shape_ = images.check_image_shape(metadata["image_shape"])
-    classifier.value_range_ = ranges.check(metadata["value_range"])
+    classifier.value_range_ = value_range.check(metadata["value_range"])
     classifier.n_features_in_ = math.prod(classifier.image_shape_)
     if names is not None:
         if len(names) != classifier.n_features_in_ or not all(isinstance(item, str) for item in names):
@@ -158,7 +163,7 @@ def _fill(network, tensors):
             own[name].copy_(tensor)
         else:
             columns[name.removeprefix(history.PREFIX)] = tensor
-    building.check_variances(network)
+    build.check_variances(network)
     return columns
 
 
@@ -178,13 +183,13 @@ def _encoded(name, value, encode, remedy):
 def _encoded_param(classifier, name, value):
     default = inspect.signature(type(classifier)).parameters[name].default
     remedy = f"Before saving, clf.set_params({name}={default!r}): it acts in training alone, predictions stay the same."
-    encode = _encode_net_params if name == "net_params" else values.encode
+    encode = _encode_net_params if name == "net_params" else json_values.encode
     return _encoded(name, value, encode, remedy)
 
 
 def _encode_net_params(net_params):
     _check_net_params(net_params)
-    return values.encode(net_params)
+    return json_values.encode(net_params)
 
 
 def _decoded_params(cls, encoded):
@@ -197,7 +202,7 @@ def _decoded_params(cls, encoded):
             f"it has the parameters {unknown[:5]}, which {cls.__name__} of this version does not know. Load it with "
             "the class and version that wrote it."
         )
-    return {name: values.decode(value) for name, value in encoded.items()}
+    return {name: json_values.decode(value) for name, value in encoded.items()}
 
 
 def _check_params(classifier):
@@ -209,7 +214,7 @@ def _check_params(classifier):
     if classifier.image_shape is not None:
         images.check_image_shape(classifier.image_shape)
     if classifier.value_range is not None:
-        ranges.check(classifier.value_range)
+        value_range.check(classifier.value_range)
 
 
 def _check_net_params(net_params):

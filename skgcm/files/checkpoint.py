@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from skgcm import container, files, history, values
-from skgcm.building import check_variances, draw_seed, resolve_device, resolve_precision
-from skgcm.warning import warn
+from skgcm.files import atomic, history, json_values, safetensors_file
+from skgcm.training.build import check_variances, draw_seed, resolve_device, resolve_precision
+from skgcm.utils.warnings import warn
 
 KIND = "checkpoint"
 FREE = {"checkpoint", "transform_maps", "verbose"}  # parameters that a fit's result does not depend on
@@ -61,7 +61,7 @@ class Checkpoint:
     def __init__(self, params, image_shape, rows, classes, y, validation=None):
         path = _checked_path(params["checkpoint"])
         _check_restorable(params)
-        self.premises, self.versions = _described(params), container.versions()
+        self.premises, self.versions = _described(params), safetensors_file.versions()
         self.premises |= {"X.dtype": rows.dtype.name, "X.shape": [len(rows), *image_shape], "X": _fingerprint(rows)}
         self.premises["y"] = _fingerprint(y, classes.tolist())  # in whatever dtype the labels come
         self.premises["validation_data"] = None
@@ -73,12 +73,12 @@ class Checkpoint:
         self.random_state, self.tensors, self.warned = params["random_state"], None, False
 
     def _name(self):
-        return hashlib.sha256(container.as_json(self.premises).encode()).hexdigest()[:16]
+        return hashlib.sha256(safetensors_file.as_json(self.premises).encode()).hexdigest()[:16]
 
     def __enter__(self):
         with ExitStack() as stack:
             try:
-                stack.enter_context(files.locked(self.path))
+                stack.enter_context(atomic.locked(self.path))
             except BlockingIOError as error:
                 raise ValueError(
                     f"checkpoint={str(self.path)!r} is in use by another fit, which runs now. A file serves one fit. "
@@ -94,14 +94,14 @@ class Checkpoint:
         self._unlock()
 
     def _read(self):
-        files.discard_leftovers(self.path)
+        atomic.discard_leftovers(self.path)
         try:
-            self.tensors, self.metadata = container.read(self.path, KIND)
+            self.tensors, self.metadata = safetensors_file.read(self.path, KIND)
         except FileNotFoundError:
             if self.random_state is None:
                 self.random_state = draw_seed(None)
-        except container.ModelFileError as error:
-            raise container.ModelFileError(
+        except safetensors_file.ModelFileError as error:
+            raise safetensors_file.ModelFileError(
                 f"{error} To begin the training anew, delete {self.path} if it is a checkpoint, or name another file."
             ) from error
         else:
@@ -122,7 +122,7 @@ class Checkpoint:
         try:
             yield
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise container.ModelFileError(
+            raise safetensors_file.ModelFileError(
                 f"{self.path} is a checkpoint whose parts do not belong together: {error!r}. {self._begin_anew}"
             ) from error
 
@@ -198,7 +198,7 @@ class Checkpoint:
             "versions": self.versions,
         }
         try:
-            container.write(self.path, tensors, metadata, KIND)
+            safetensors_file.write(self.path, tensors, metadata, KIND)
         except OSError as error:
             if not self.warned:
                 warn(
@@ -209,7 +209,7 @@ class Checkpoint:
 
 
 def _checked_path(checkpoint):
-    name = files.expanded(checkpoint)
+    name = atomic.expanded(checkpoint)
     path = Path(name).absolute()  # the working directory may change before the last epoch
     if not path.is_dir() and name.endswith(("/", os.sep)):
         raise ValueError(f"checkpoint={str(checkpoint)!r}: this folder does not exist. Create it.")
@@ -245,7 +245,7 @@ def _described(params):
         if name not in FREE:
             try:
                 found[name] = _plain(value)
-                container.as_json(found[name])
+                safetensors_file.as_json(found[name])
             except ValueError as error:
                 raise ValueError(
                     f"A checkpoint cannot tell one {name} from another that is {value!r}: {error} Use finite numbers, "
@@ -264,7 +264,7 @@ def _plain(value):
         return sorted(([_plain(key), _plain(item)] for key, item in value.items()), key=repr)
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    return values.encode(value)
+    return json_values.encode(value)
 
 
 def _fingerprint(array, about=()):

@@ -4,7 +4,7 @@ import numpy as np
 from scipy.special import log_softmax
 from sklearn.exceptions import ConvergenceWarning
 
-from skgcm.warning import warn
+from skgcm.utils.warnings import warn
 
 CHECKED, CHECKED_VALUES = 1000, 2**25  # at most so many training images are looked at, and so many of their values
 MARGIN = 0.1  # of the way from chance to perfect: what is nearer to chance is a warning

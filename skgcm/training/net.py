@@ -13,10 +13,11 @@ from skorch.callbacks import EarlyStopping, EpochTimer, PrintLog
 from skorch.exceptions import SkorchException
 from tqdm import tqdm
 
-from skgcm import erasing, heap, mosaics, sparsity
-from skgcm.augmentation import augmented
-from skgcm.batches import Batches
-from skgcm.graphs import Step, autocast
+from skgcm.training import erasing, heap, sparsity
+from skgcm.training.augmentation import augmented
+from skgcm.training.batches import Batches
+from skgcm.training.cuda_graph import Step, autocast
+from skgcm.training.mosaic import frozen_running_stats, make_mosaics
 
 BATCH_SIZES = {"train_batch_size", "valid_batch_size"}  # what skorch's callbacks find of a batch, but for its loss
 WORTH_CAPTURING = 20  # steps: fewer are done before they are captured
@@ -73,7 +74,7 @@ class GCMNet(NeuralNetClassifier):
 
     Parameters beyond skorch's
     --------------------------
-    image_format : skgcm.images.ImageFormat
+    image_format : skgcm.inputs.images.ImageFormat
     augment : None, names joined by "+", as in "shift+flip", or callable (B, C, H, W) -> (B, C, H, W)
     precision : {"float32", "bfloat16"}
         "bfloat16" trains under autocast; weights, scores and loss stay float32.
@@ -159,7 +160,7 @@ class GCMNet(NeuralNetClassifier):
         options = {}
         # a lone mosaic that the network reduces to one pixel has no batch statistics
         if mosaic and (len(images) > 4 or 2 * max(images.shape[2:]) > 2 ** (self.module__n_stages - 1)):
-            images, options["regions"], labels = mosaics.make_mosaics(images, labels, self.shuffling_)
+            images, options["regions"], labels = make_mosaics(images, labels, self.shuffling_)
         scores, penalty = self._learn(images, labels, sparsity > 0, options)
         loss = self.get_loss(scores, labels, X=rows, training=True)
         if sparsity:
@@ -181,7 +182,7 @@ class GCMNet(NeuralNetClassifier):
             classes = sparsity.chosen(labels, n_classes, self.augmenting_)
             if classes is not None:
                 options["classes"] = classes
-        with mosaics.frozen_running_stats(self.network) if "regions" in options else nullcontext():
+        with frozen_running_stats(self.network) if "regions" in options else nullcontext():
             out = self.step_(images, **options)
         scores, mean_abs = out if penalised else (out, None)
         return scores, sparsity.penalty(mean_abs, n_classes) if penalised else None
@@ -214,7 +215,7 @@ class GCMNet(NeuralNetClassifier):
         return self
 
     def fit_loop(self, X, y=None, checkpoint=None, validation=None, interrupts=()):
-        """Train for `max_epochs`; with a :class:`skgcm.checkpoint.Checkpoint`, for those that it has not seen.
+        """Train for `max_epochs`; with a :class:`skgcm.files.checkpoint.Checkpoint`, for those that it has not seen.
 
         `validation` is (X, y) that are held out instead of a part of X. The epoch in which `interrupts` are no longer
         empty is the last.

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from skgcm.warning import warn
+from skgcm.utils.warnings import warn
 
 OUTSIDE = 1 / 20  # share of values that may lie outside the range by more than half of its width
 

@@ -5,9 +5,9 @@ import math
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from skgcm._layout import LABEL_SIZE, TEXT_SIZE, Layout, fit_text, text_width
-from skgcm.arrays import as_numpy
-from skgcm.colours import BLUES, REDS, SIGNED, common_scale
+from skgcm.plotting.colours import BLUES, REDS, SIGNED, common_scale
+from skgcm.plotting.layout import LABEL_SIZE, TEXT_SIZE, Layout, fit_text, text_width
+from skgcm.utils.arrays import as_numpy
 
 KINDS = ("contribution", "spotlight")
 TRUE_COLOUR = "#e4002b"
@@ -155,7 +155,7 @@ class ContributionDisplay:
     Examples
     --------
     >>> import numpy as np
-    >>> from skgcm.display import ContributionDisplay
+    >>> from skgcm.plotting.display import ContributionDisplay
     >>> from skgcm.explanation import Explanation
     >>> evidence = Explanation(np.ones((1, 8, 8, 1)), np.ones((1, 2, 8, 8)), [[1.0, 1.0]], [["cat", "dog"]])
     >>> display = ContributionDisplay(evidence, y=["dog"]).plot()

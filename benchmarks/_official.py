@@ -177,7 +177,7 @@ def load_npz(path):
     >>> from pathlib import Path
     >>> from tempfile import TemporaryDirectory
     >>> import numpy as np
-    >>> from skgcm.datasets import load_npz
+    >>> from _official import load_npz
     >>> X, y = np.zeros((4, 8, 8), np.uint8), np.array(["good", "good", "bad", "bad"])
     >>> with TemporaryDirectory() as folder:
     ...     np.savez(Path(folder, "parts.npz"), X_train=X[::2], y_train=y[::2], X_test=X[1::2], y_test=y[1::2])

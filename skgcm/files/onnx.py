@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from skgcm import files
-from skgcm.process import fork_safe, ieee_float32
+from skgcm._version import __version__
+from skgcm.files import atomic
+from skgcm.utils.torch_state import fork_safe, ieee_float32
 
 MAPS = ("contributions", "weights", None)
 DTYPES = ("uint8", "float32", None)
@@ -80,7 +81,7 @@ def write(path, network, image_format, classes, maps, dtype, opset):
     with TURNS, _flags_kept(), torch.no_grad(), torch.autocast("cpu", enabled=False):
         content = _export(graph, images, metadata, opset)
         _check(content, graph, images)
-    files.write(path, content)
+    atomic.write(path, content)
 
 
 def _input_dtype(dtype, value_range):
@@ -99,7 +100,6 @@ def _input_dtype(dtype, value_range):
 
 
 def _metadata(image_format, classes):
-    from skgcm import __version__  # at the top it would be a circle
 
     try:
         labels = json.dumps(classes.tolist(), ensure_ascii=False)

@@ -11,9 +11,10 @@ from skorch.callbacks import EarlyStopping
 from skorch.dataset import ValidSplit
 from skorch.utils import noop
 
-from skgcm import augmentation, labels
+from skgcm.inputs import labels
 from skgcm.network import DEFAULTS, GCM
-from skgcm.training import GCMNet
+from skgcm.training import augmentation
+from skgcm.training.net import GCMNet
 
 NETWORK_PARAMS = (
     "architecture",

@@ -9,7 +9,8 @@ import mutator
 import pytest
 import torch
 
-from skgcm import ModelFileError, container, files
+from skgcm import ModelFileError
+from skgcm.files import atomic, safetensors_file
 
 
 @pytest.fixture
@@ -29,8 +30,8 @@ METADATA = {"number": 0.1, "large": 2**63, "text": 'ü "\\ \ud800', "list": [Non
 
 def test_what_was_written_is_read(tmp_path, tensors):
     path = tmp_path / "run.ckpt"
-    container.write(path, tensors, METADATA, "checkpoint")
-    read, metadata = container.read(path, "checkpoint")
+    safetensors_file.write(path, tensors, METADATA, "checkpoint")
+    read, metadata = safetensors_file.read(path, "checkpoint")
     assert metadata == METADATA
     assert read.keys() == tensors.keys()
     for name, tensor in tensors.items():
@@ -41,12 +42,12 @@ def test_what_was_written_is_read(tmp_path, tensors):
 
 def test_a_file_may_be_written_over_while_its_tensors_are_in_use(tmp_path, tensors):
     path = tmp_path / "model.gcm"
-    container.write(path, tensors, {}, "model")
-    read, _ = container.read(path, "model")
-    container.write(path, {"weight": torch.zeros(10_000)}, {}, "model")
+    safetensors_file.write(path, tensors, {}, "model")
+    read, _ = safetensors_file.read(path, "model")
+    safetensors_file.write(path, {"weight": torch.zeros(10_000)}, {}, "model")
     assert torch.equal(read["weight"], tensors["weight"])
-    container.write(path, read, {}, "model")
-    assert torch.equal(container.read(path, "model")[0]["weight"], tensors["weight"])
+    safetensors_file.write(path, read, {}, "model")
+    assert torch.equal(safetensors_file.read(path, "model")[0]["weight"], tensors["weight"])
 
 
 def no_space(*args):
@@ -61,12 +62,12 @@ def interrupt(*args):
 @pytest.mark.parametrize(("failure", "error"), [(no_space, OSError), (interrupt, KeyboardInterrupt)])
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, tensors, monkeypatch, function, failure, error):
     path = tmp_path / "model.gcm"
-    container.write(path, tensors, METADATA, "model")
+    safetensors_file.write(path, tensors, METADATA, "model")
     before = path.read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr(os, function, failure)
         with pytest.raises(error):
-            container.write(path, {}, {}, "model")
+            safetensors_file.write(path, {}, {}, "model")
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["model.gcm"]
 
@@ -74,12 +75,12 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, tensors, monk
 def test_a_disk_that_takes_no_more_is_an_os_error(tmp_path, tensors):
     resource = pytest.importorskip("resource")  # of Unix
     path = tmp_path / "model.gcm"
-    container.write(path, tensors, METADATA, "model")
+    safetensors_file.write(path, tensors, METADATA, "model")
     before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
     try:
         with pytest.raises(OSError, match="File too large"):
-            container.write(path, {"weight": torch.zeros(100_000)}, {}, "model")
+            safetensors_file.write(path, {"weight": torch.zeros(100_000)}, {}, "model")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == before
@@ -88,16 +89,16 @@ def test_a_disk_that_takes_no_more_is_an_os_error(tmp_path, tensors):
 
 def test_a_folder_that_is_not_there_is_an_os_error(tmp_path):
     with pytest.raises(FileNotFoundError):
-        container.write(tmp_path / "none" / "model.gcm", {}, {}, "model")
+        safetensors_file.write(tmp_path / "none" / "model.gcm", {}, {}, "model")
     with pytest.raises(IsADirectoryError):
-        container.write(tmp_path, {}, {}, "model")
+        safetensors_file.write(tmp_path, {}, {}, "model")
     assert os.listdir(tmp_path) == []
 
 
 def test_a_name_may_be_as_long_as_the_system_allows(tmp_path, tensors):
     path = tmp_path / ("x" * 251 + ".gcm")
-    container.write(path, tensors, METADATA, "model")
-    assert container.read(path, "model")[1] == METADATA
+    safetensors_file.write(path, tensors, METADATA, "model")
+    assert safetensors_file.read(path, "model")[1] == METADATA
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -110,14 +111,14 @@ def test_a_folder_that_may_not_be_read_gets_its_file(tmp_path, tensors, monkeypa
         return opening(name, *args)
 
     monkeypatch.setattr(os, "open", refusing)
-    container.write(path, tensors, METADATA, "model")
-    assert container.read(path, "model")[1] == METADATA
+    safetensors_file.write(path, tensors, METADATA, "model")
+    assert safetensors_file.read(path, "model")[1] == METADATA
 
 
 def test_an_error_names_the_file_that_the_caller_named(tmp_path):
     for path in (tmp_path / "missing" / "model.gcm", tmp_path):
         with pytest.raises(OSError, match=re.escape(f"'{path}'") + "$"):
-            files.replace(path, b"new")
+            atomic.replace(path, b"new")
 
 
 def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path, monkeypatch):
@@ -126,27 +127,27 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path, monkey
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", lambda old, new: None)  # the new files stay as they are when a process is killed
         for name in names:
-            files.replace(name, b"new")
+            atomic.replace(name, b"new")
     others = [".run.ckpt.0123abcd.tmp", ".skgcm-0123456789abcdef-01234567.tmp", *names]
     for name in others:
         (tmp_path / name).write_bytes(b"old")
     assert len(os.listdir(tmp_path)) == len(others) + 3
-    files.discard_leftovers("run.ckpt")
+    atomic.discard_leftovers("run.ckpt")
     assert len(os.listdir(tmp_path)) == len(others) + 2
     for name in names:
-        files.discard_leftovers(tmp_path / name)
+        atomic.discard_leftovers(tmp_path / name)
     assert sorted(os.listdir(tmp_path)) == sorted(others)
 
 
 def test_links_and_permissions_stay(tmp_path, tensors):
     target, link = tmp_path / "model-3.gcm", tmp_path / "model.gcm"
-    container.write(target, {}, {}, "model")
+    safetensors_file.write(target, {}, {}, "model")
     target.chmod(0o640)
     link.symlink_to(target.name)
-    container.write(link, tensors, {}, "model")
+    safetensors_file.write(link, tensors, {}, "model")
     assert link.is_symlink()
     assert stat.S_IMODE(target.stat().st_mode) == 0o640
-    assert container.read(target, "model")[0].keys() == tensors.keys()
+    assert safetensors_file.read(target, "model")[0].keys() == tensors.keys()
 
 
 @pytest.mark.parametrize(
@@ -165,7 +166,7 @@ def test_links_and_permissions_stay(tmp_path, tensors):
 )
 def test_what_could_not_be_read_is_not_written(tmp_path, tensors, metadata, message):
     with pytest.raises(ValueError, match=message):
-        container.write(tmp_path / "model.gcm", tensors, metadata, "model")
+        safetensors_file.write(tmp_path / "model.gcm", tensors, metadata, "model")
     assert os.listdir(tmp_path) == []
 
 
@@ -187,43 +188,43 @@ def test_what_could_not_be_read_is_not_written(tmp_path, tensors, metadata, mess
 )
 def test_json_has_limits(text, message):
     with pytest.raises(ValueError, match=message):
-        container.parse(text)
+        safetensors_file.parse(text)
 
 
 def test_a_shape_of_many_axes_is_refused_before_it_is_parsed(tmp_path, tensors, monkeypatch):
     path = tmp_path / "model.gcm"
-    container.write(path, tensors, {}, "model")
+    safetensors_file.write(path, tensors, {}, "model")
     header, data = mutator.split(path.read_bytes())
     header["more"] = {"dtype": "F32", "shape": [0] + [1] * 60_000, "data_offsets": [len(data), len(data)]}
     path.write_bytes(mutator.sign(header, data))
-    monkeypatch.setattr(container, "safe_open", None)
+    monkeypatch.setattr(safetensors_file, "safe_open", None)
     with pytest.raises(ModelFileError, match=r"its header cannot be read\..* at most 50000"):
-        container.read(path, "model")
+        safetensors_file.read(path, "model")
 
 
 def test_a_missing_file_a_folder_and_a_pipe(tmp_path):
     with pytest.raises(FileNotFoundError):
-        container.read(tmp_path / "model.gcm", "model")
+        safetensors_file.read(tmp_path / "model.gcm", "model")
     with pytest.raises(IsADirectoryError):
-        container.read(tmp_path, "model")
+        safetensors_file.read(tmp_path, "model")
     if not hasattr(os, "mkfifo"):
         pytest.skip("this system has no named pipes")
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ModelFileError, match="not a regular file"):
-        container.read(tmp_path / "pipe", "model")  # would wait for a writer
+        safetensors_file.read(tmp_path / "pipe", "model")  # would wait for a writer
 
 
 def test_another_kind_says_who_reads_it(tmp_path):
     path = tmp_path / "run.ckpt"
-    container.write(path, {}, {}, "checkpoint")
+    safetensors_file.write(path, {}, {}, "checkpoint")
     with pytest.raises(ModelFileError, match=r"of kind 'checkpoint', not 'model'.*GCMClassifier\(checkpoint=\.\.\.\)"):
-        container.read(path, "model")
+        safetensors_file.read(path, "model")
 
 
 def test_another_schema_names_both(tmp_path, monkeypatch):
     path = tmp_path / "model.gcm"
     with monkeypatch.context() as patch:
-        patch.setattr(container, "SCHEMA", 7)
-        container.write(path, {}, {}, "model")
+        patch.setattr(safetensors_file, "SCHEMA", 7)
+        safetensors_file.write(path, {}, {}, "model")
     with pytest.raises(ModelFileError, match="schema '7', and this version of skgcm knows '1' alone"):
-        container.read(path, "model")
+        safetensors_file.read(path, "model")

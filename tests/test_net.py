@@ -7,11 +7,12 @@ import pytest
 import torch
 from skorch.callbacks import Callback
 
-from skgcm import GCMClassifier, erasing, graphs, mosaics, sparsity, training
+from skgcm import GCMClassifier
+from skgcm.training import cuda_graph, erasing, mosaic, net, sparsity
 
 
 def test_one_cycle_rises_for_a_quarter_and_falls_to_nothing():
-    factors = [training.learning_rate_factor(i / 1000) for i in range(1001)]
+    factors = [net.learning_rate_factor(i / 1000) for i in range(1001)]
     assert factors[250] == 1
     assert (np.diff(factors[:251]) > 0).all()
     assert (np.diff(factors[250:]) < 0).all()
@@ -45,13 +46,13 @@ def test_a_fit_with_mosaics_and_sparsity_adds_up_and_repeats_itself(params, eras
 @pytest.fixture
 def steps(monkeypatch):
     """A list to which each step of training adds its options, a dict."""
-    seen, train_step = [], training.GCMNet.train_step_single
+    seen, train_step = [], net.GCMNet.train_step_single
 
     def watched(net, batch, **options):
         seen.append(options)
         return train_step(net, batch, **options)
 
-    monkeypatch.setattr(training.GCMNet, "train_step_single", watched)
+    monkeypatch.setattr(net.GCMNet, "train_step_single", watched)
     return seen
 
 
@@ -104,7 +105,7 @@ def test_a_step_with_mosaics_learns_each_part_by_its_own_label(params, n_images,
     net.augmenting_, net.shuffling_, net.step_ = (
         torch.Generator().manual_seed(5),
         torch.Generator().manual_seed(6),
-        graphs.Step(net.module_),
+        cuda_graph.Step(net.module_),
     )
     rows, labels = torch.tensor(X.reshape(n_images, -1), dtype=torch.float32), torch.tensor(y)
     buffers = {name: x.clone() for name, x in net.network.named_buffers() if "running" in name}
@@ -118,7 +119,7 @@ def test_a_step_with_mosaics_learns_each_part_by_its_own_label(params, n_images,
         lost = erasing.low_evidence_mask(net.network, images, labels, shares)[:, None]
         assert lost.any()
         images = torch.where(lost, images.mean((0, 2, 3), keepdim=True), images)
-    made, regions, of_parts = mosaics.make_mosaics(images, labels, torch.Generator().manual_seed(6))
+    made, regions, of_parts = mosaic.make_mosaics(images, labels, torch.Generator().manual_seed(6))
     n_parts = len(of_parts)
     features, size = net.network.features(made, regions), tuple(made.shape[2:])
     ccm = (net.network.head.weight_maps(features, size) * net.network.intensities(made)[:, :, None]).sum(1)
@@ -164,7 +165,7 @@ def spoilt(monkeypatch):
     """A function that makes training write a value into tensors, found in the net, after so many steps from now."""
 
     def spoil(find, value, after):
-        train_step, steps = training.GCMNet.train_step, 0
+        train_step, steps = net.GCMNet.train_step, 0
 
         def spoiling(net, *args, **kwargs):
             nonlocal steps
@@ -173,7 +174,7 @@ def spoilt(monkeypatch):
                 find(net).fill_(value)
             return out
 
-        monkeypatch.setattr(training.GCMNet, "train_step", spoiling)
+        monkeypatch.setattr(net.GCMNet, "train_step", spoiling)
 
     return spoil
 
@@ -216,8 +217,8 @@ def test_what_the_very_last_step_spoils_is_no_model(spoilt, method, find, value,
 
 def test_a_loss_that_is_no_number_is_no_improvement(monkeypatch):
     losses, seen = iter([0.7, np.nan]), []
-    monkeypatch.setattr(training.GCMNet, "_validate", lambda net, batches: next(losses))
-    monkeypatch.setattr(training.EarlyStopping, "on_epoch_end", lambda self, net, **_: seen.append(net.history[-1]))
+    monkeypatch.setattr(net.GCMNet, "_validate", lambda net, batches: next(losses))
+    monkeypatch.setattr(net.EarlyStopping, "on_epoch_end", lambda self, net, **_: seen.append(net.history[-1]))
     X, y = np.random.default_rng(0).random((32, 6, 6)), np.arange(32) % 2
     with pytest.raises(FloatingPointError, match="valid_loss is nan in epoch 2"):
         GCMClassifier(**TINY, early_stopping=True).fit(X, y)
@@ -225,13 +226,13 @@ def test_a_loss_that_is_no_number_is_no_improvement(monkeypatch):
 
 
 def test_ctrl_c_at_the_end_of_an_epoch_is_not_taken_for_early_stopping(monkeypatch):
-    on_epoch_end = training.EarlyStopping.on_epoch_end
+    on_epoch_end = net.EarlyStopping.on_epoch_end
 
     def interrupted(self, net, **kwargs):
         on_epoch_end(self, net, **kwargs)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training.EarlyStopping, "on_epoch_end", interrupted)
+    monkeypatch.setattr(net.EarlyStopping, "on_epoch_end", interrupted)
     X, y = np.random.default_rng(0).random((32, 6, 6)), np.arange(32) % 2
     clf = GCMClassifier(**TINY, early_stopping=True)
     with pytest.raises(KeyboardInterrupt):

@@ -19,7 +19,8 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from skorch.callbacks import LRScheduler
 
-from skgcm import GCMClassifier, ModelFileError, container
+from skgcm import GCMClassifier, ModelFileError
+from skgcm.files import safetensors_file
 
 SMALL = {"encoder_width": 4, "decoder_width": 4, "batch_size": 16, "max_epochs": 2, "device": "cpu", "random_state": 0}
 VARIANTS = {
@@ -168,9 +169,9 @@ def test_a_file_does_not_choose_what_a_fit_writes_to(images, path, tmp_path):
     check_same(clf, loaded, images[0])
     with pytest.raises(ModelFileError, match="is of kind 'checkpoint', not 'model'"):
         GCMClassifier.load(clf.checkpoint)
-    tensors, metadata = container.read(path, "model")
+    tensors, metadata = safetensors_file.read(path, "model")
     metadata["params"]["checkpoint"] = str(tmp_path / "other")
-    container.write(path, tensors, metadata, "model")
+    safetensors_file.write(path, tensors, metadata, "model")
     with pytest.raises(ModelFileError, match=r"parameters \['checkpoint'\]"):
         GCMClassifier.load(path)
 

@@ -14,7 +14,7 @@ import torch
 from sklearn.model_selection import cross_val_predict
 
 from skgcm import GCMClassifier
-from skgcm.process import ieee_float32
+from skgcm.utils.torch_state import ieee_float32
 
 TIMEOUT = 120  # seconds; a test that hangs has to fail instead
 SMALL = {"encoder_width": 2, "decoder_width": 2, "n_stages": 2, "max_epochs": 1, "batch_size": 16}
@@ -202,7 +202,7 @@ def test_what_raises_leaves_modes_and_flags_too(images, mode, monkeypatch):
             with pytest.raises(ValueError, match="Input X contains NaN"):
                 call(np.where(X > 250, np.nan, X))
             with monkeypatch.context() as patch:
-                patch.setattr("skgcm.images.ImageFormat.scale", lambda *args: _raising(X))  # within the context
+                patch.setattr("skgcm.inputs.images.ImageFormat.scale", lambda *args: _raising(X))  # within the context
                 with pytest.raises(_StopError):
                     call(X)
         assert settings() == before

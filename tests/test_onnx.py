@@ -13,7 +13,8 @@ import pytest
 import torch
 from sklearn.exceptions import NotFittedError
 
-from skgcm import GCMClassifier, __version__, onnx_export
+from skgcm import GCMClassifier, __version__
+from skgcm.files import onnx as onnx_file
 
 onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
@@ -235,7 +236,7 @@ def test_threads_may_export_and_predict(quick, exported, tmp_path):
 def test_a_graph_with_other_answers_is_not_written(exported, tmp_path, monkeypatch):
     other, path = fit({"n_stages": 1, "random_state": 1}, (4, 6, 1), DIGITS, INTEGERS), tmp_path / "model.onnx"
     path.write_text("the last one")
-    monkeypatch.setattr(onnx_export, "_export", lambda *_: exported.read_bytes())
+    monkeypatch.setattr(onnx_file, "_export", lambda *_: exported.read_bytes())
     with pytest.raises(RuntimeError, match=r"graph's scores differ .* PyTorch .* constraints\.txt"):
         other.to_onnx(path)
     assert os.listdir(tmp_path) == ["model.onnx"]
@@ -249,7 +250,7 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(quick, exported, tmp_p
     def full(_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(onnx_export, "_export", lambda *_: exported.read_bytes())
+    monkeypatch.setattr(onnx_file, "_export", lambda *_: exported.read_bytes())
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         with pytest.raises(OSError, match="disk full"):
@@ -305,4 +306,4 @@ def test_what_opset_17_does_not_have_is_an_error():
     graph = onnx.helper.make_graph([node], "graph", [value("images")], [value("scores")])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
     with pytest.raises(RuntimeError, match=r"(?s)cannot be written with opset=17: .*BitwiseNot.* Use opset=18"):
-        onnx_export._rewrite_as_opset_17(model)
+        onnx._rewrite_as_opset_17(model)

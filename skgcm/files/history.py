@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from skorch.history import History
 
-from skgcm import values
+from skgcm.files import json_values
 
 PREFIX = "history/"  # of the tensors' names
 DTYPES = {bool: torch.uint8, int: torch.int64, float: torch.float64}
@@ -64,6 +64,6 @@ def _plain(value):
     if isinstance(value, Integral) and not -(2**63) <= value < 2**63:
         return None
     try:
-        return values.encode(value)
+        return json_values.encode(value)
     except ValueError:  # not finite: something that a callback measured and nothing depends on
         return None

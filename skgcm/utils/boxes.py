@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.ndimage import find_objects, label
 
-from skgcm.arrays import as_numpy
+from skgcm.utils.arrays import as_numpy
 
 
 def _array(regions, name):

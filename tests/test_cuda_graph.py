@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from skgcm import GCMClassifier, training
-from skgcm.graphs import MOST_CHANGES, Step
-from skgcm.mosaics import make_mosaics
+from skgcm import GCMClassifier
 from skgcm.network import GCM
+from skgcm.training import net
+from skgcm.training.cuda_graph import MOST_CHANGES, Step
+from skgcm.training.mosaic import make_mosaics
 
 
 @pytest.fixture
@@ -225,7 +226,7 @@ def test_what_was_captured_ends_with_the_fit(monkeypatch, lr):
 
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", make_graphed_callables)
     monkeypatch.setattr(torch.cuda.graph, "default_capture_stream", None)
-    monkeypatch.setattr(training, "Step", lambda network, low, replay: Step(network, low, replay=True))
+    monkeypatch.setattr(net, "Step", lambda network, low, replay: Step(network, low, replay=True))
     X, y = np.random.default_rng(0).random((8, 6, 6)), np.arange(8) % 2
     gc.disable()  # or it may come by chance
     try:

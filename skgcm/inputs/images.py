@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from skgcm import _pixels
+from skgcm.inputs import pillow
 
 CHANNELS = (1, 3, 4)  # what a lone axis of this length is taken for when nobody says
 
@@ -141,16 +141,16 @@ def _from_pillow(pictures, channels_first, image_shape):
     """Pillow images -> uint8 (n, R, C, D), or (n, D, R, C) with `channels_first`."""
     mode = None if image_shape is None else {1: "L", 3: "RGB"}.get(check_image_shape(image_shape)[2])
     if mode is None:
-        mode = "L" if all(map(_pixels.is_grey, pictures)) else "RGB"
+        mode = "L" if all(map(pillow.is_grey, pictures)) else "RGB"
     X = None
     for i, picture in enumerate(pictures):
         try:
-            pixels = _pixels.read(picture, mode)
+            pixels = pillow.read(picture, mode)
         except MemoryError:
             raise
         except Exception as error:  # what Pillow raises depends on the format of the file behind the image
             raise ValueError(
-                f"X[{i}], a Pillow image, cannot be read: {_pixels.why_not(error)}. Or pass arrays of its numbers, "
+                f"X[{i}], a Pillow image, cannot be read: {pillow.why_not(error)}. Or pass arrays of its numbers, "
                 "np.stack([np.asarray(image) for image in X])."
             ) from error
         if X is None:

@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from skgcm.augmentation import reflect
+from skgcm.training.augmentation import reflect
 
 JITTER = 0.25  # of a side: how far from the middle the crossing point may lie
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from skgcm import mosaics
 from skgcm.network import GCM
+from skgcm.training import mosaic
 
 sizes = pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (2, 2), (3, 5), (8, 8), (33, 20)], ids=str)
 numbers = pytest.mark.parametrize("n_images", [1, 2, 3, 4, 5, 8, 13])
@@ -28,7 +28,7 @@ def _colours(n_images, size):
 def test_regions_partition_a_mosaic_and_labels_belong_to_parts(size, n_images):
     images, labels = _colours(n_images, size)
     for seed in range(5):
-        made, regions, of_parts = mosaics.make_mosaics(images, labels, _generator(seed))
+        made, regions, of_parts = mosaic.make_mosaics(images, labels, _generator(seed))
         n_mosaics = -(-n_images // 4)
         assert made.shape == (n_mosaics, 2, 2 * size[0], 2 * size[1])
         assert regions.shape == (n_mosaics, 4, 2 * size[0], 2 * size[1])
@@ -47,7 +47,7 @@ def test_parts_are_rectangles_around_one_point_not_far_from_the_middle(size):
     images, labels = _colours(8, size)
     points = set()
     for seed in range(60):
-        _, regions, _ = mosaics.make_mosaics(images, labels, _generator(seed))
+        _, regions, _ = mosaic.make_mosaics(images, labels, _generator(seed))
         assert (regions == regions[:1]).all()  # at the same places in all mosaics of a batch
         rows, columns = (int(regions[0, 0].any(axis).sum()) for axis in (1, 0))
         points.add((rows, columns))
@@ -57,14 +57,14 @@ def test_parts_are_rectangles_around_one_point_not_far_from_the_middle(size):
             expected[part, at_rows, slice(columns, None) if left else slice(None, columns)] = 1
         assert torch.equal(regions[0], expected)
         for found, side in zip((rows, columns), size, strict=True):
-            assert abs(found - side) <= mosaics.JITTER * side
-    assert len(points) > 1 or max(size) * mosaics.JITTER < 1
+            assert abs(found - side) <= mosaic.JITTER * side
+    assert len(points) > 1 or max(size) * mosaic.JITTER < 1
 
 
 @numbers
 def test_each_image_has_a_part_before_any_has_two(n_images):
     images, labels = _colours(n_images, (4, 4))
-    _, _, of_parts = mosaics.make_mosaics(images, labels, _generator())
+    _, _, of_parts = mosaic.make_mosaics(images, labels, _generator())
     assert of_parts.tolist() == [i % n_images for i in range(len(of_parts))]
 
 
@@ -72,7 +72,7 @@ def test_a_part_shows_its_image_whole_and_goes_on_with_its_reflection_or_is_a_cr
     images = torch.arange(4 * 8 * 12.0).view(4, 1, 8, 12)
     kinds = set()
     for seed in range(40):
-        made, regions, _ = mosaics.make_mosaics(images, torch.arange(4), _generator(seed))
+        made, regions, _ = mosaic.make_mosaics(images, torch.arange(4), _generator(seed))
         for part in range(4):
             rows, columns = (regions[0, part].any(axis).nonzero()[:, 0] for axis in (1, 0))
             shown = made[0, 0, rows[:, None], columns]
@@ -88,7 +88,7 @@ def test_a_part_shows_its_image_whole_and_goes_on_with_its_reflection_or_is_a_cr
 
 def test_mosaics_come_from_the_generator_and_from_it_alone():
     images, state = torch.rand(8, 3, 9, 9, generator=_generator(1)), torch.get_rng_state()
-    one, two, other = (mosaics.make_mosaics(images, torch.arange(8), _generator(seed)) for seed in (0, 0, 1))
+    one, two, other = (mosaic.make_mosaics(images, torch.arange(8), _generator(seed)) for seed in (0, 0, 1))
     assert all(torch.equal(*pair) for pair in zip(one, two, strict=True))
     assert not torch.equal(one[0], other[0])
     assert torch.equal(torch.get_rng_state(), state)
@@ -99,8 +99,8 @@ def test_running_statistics_are_frozen_for_mosaics_and_not_for_plain_batches(arc
     network = GCM(3, architecture=architecture, generator=_generator()).train()
     images = torch.rand(8, 3, 8, 8, generator=_generator())
     means = {name: x.clone() for name, x in network.named_buffers() if name.endswith("running_mean")}
-    made, regions, _ = mosaics.make_mosaics(images, torch.zeros(8), _generator())
-    with mosaics.frozen_running_stats(network):
+    made, regions, _ = mosaic.make_mosaics(images, torch.zeros(8), _generator())
+    with mosaic.frozen_running_stats(network):
         network(made, regions)
     assert all(torch.equal(means[name], x) for name, x in network.named_buffers() if name in means)
     network(images)
@@ -109,6 +109,6 @@ def test_running_statistics_are_frozen_for_mosaics_and_not_for_plain_batches(arc
 
 def test_statistics_move_again_after_an_error():
     network = nn.Sequential(nn.BatchNorm2d(2, momentum=0.3))
-    with pytest.raises(KeyError), mosaics.frozen_running_stats(network):
+    with pytest.raises(KeyError), mosaic.frozen_running_stats(network):
         raise KeyError
     assert network[0].momentum == 0.3

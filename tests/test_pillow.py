@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skgcm import _pixels, images
 from skgcm.datasets import load_images
+from skgcm.inputs import images, pillow
 
 GREY = np.arange(24, dtype=np.uint8).reshape(4, 6) * 10  # 4 rows, 6 columns, all values differ
 COLOUR = np.stack([GREY, GREY // 2, 255 - GREY], axis=2)
@@ -60,7 +60,7 @@ def png(depth, colour, rows, width, transparent):
 def shown(content, mode="RGB"):
     """The pixels of a file's bytes."""
     with Image.open(io.BytesIO(content)) as image:
-        return _pixels.read(image, mode)
+        return pillow.read(image, mode)
 
 
 SIXTEEN = GREY.astype(np.uint16) * 257 + 100  # nearer to GREY than to GREY + 1
@@ -263,8 +263,8 @@ def test_transparent_grey_of_a_png(depth, row, transparent, expected):
 def test_grey_with_alpha_of_16_bits_is_grey():
     content = png(16, 4, [struct.pack(">4H", 51400, 65535, 51400, 13107)], 2, None)
     with Image.open(io.BytesIO(content)) as image:
-        assert _pixels.is_grey(image)
-        assert _pixels.read(image, "L").ravel().tolist() == [200, 40]
+        assert pillow.is_grey(image)
+        assert pillow.read(image, "L").ravel().tolist() == [200, 40]
 
 
 def test_measured_numbers_of_16_bits_are_an_error():
@@ -287,7 +287,7 @@ def test_every_mode_of_pillow(given, mode):
     image = Image.new(given, (2, 3), colours.get(given, 51400))
     if given in {"P", "PA"}:
         image.putpalette([200, 200, 200] * 256)
-    pixels = _pixels.read(image, mode)
+    pixels = pillow.read(image, mode)
     assert pixels.shape == (3, 2, 1 if mode == "L" else 3)
     np.testing.assert_allclose(pixels, 255 if given == "1" else 200, atol=2)
 
@@ -295,7 +295,7 @@ def test_every_mode_of_pillow(given, mode):
 @pytest.mark.parametrize(("mode", "numbers"), [("I", "integers"), ("F", "floats")])
 def test_numbers_that_do_not_say_what_white_is(mode, numbers):
     with pytest.raises(ValueError, match=rf"32-bit {numbers} \(Pillow mode {mode}\)"):
-        _pixels.read(Image.new(mode, (2, 2)), "L")
+        pillow.read(Image.new(mode, (2, 2)), "L")
 
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
@@ -304,7 +304,7 @@ def test_an_image_that_pillow_opened_by_its_path_is_upright(tmp_path, orientatio
     exif[0x0112] = orientation
     Image.fromarray(SIXTEEN).save(tmp_path / "1.tif", exif=exif)
     with Image.open(tmp_path / "1.tif") as image:
-        np.testing.assert_array_equal(_pixels.read(image, "L")[:, :, 0], UPRIGHT[orientation])
+        np.testing.assert_array_equal(pillow.read(image, "L")[:, :, 0], UPRIGHT[orientation])
         assert image.filename == str(tmp_path / "1.tif")
 
 

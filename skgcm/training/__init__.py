@@ -1,0 +1,1 @@
+"""The skorch net that trains, and what a step is made of."""
