@@ -59,4 +59,4 @@ def contributions(clf):
 
 def contrasts(clf):
     """GCM's, less the mean of all classes."""
-    return lambda X, labels: clf.explain(X, labels, any_size=True).contrast().mean(axis=-1)
+    return lambda X, labels: clf.explain(X, labels, any_size=True).versus("mean").pixel_contributions

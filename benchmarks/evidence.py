@@ -104,10 +104,10 @@ def unaligned(explain, X, labels, indices, seed=42):
 
 def located(explain, X, y, proba, n_grids, everything=True):
     """{game: (mean, median)}, and of the first game the percentiles and the number of grids."""
-    regular = grid_pointing_game(explain, X, y, proba, n_grids=n_grids)
+    regular = grid_pointing_game(explain, X, y, proba, n_grids=n_grids, random_state=42)
     found = {"3 × 3": (regular.mean, regular.percentiles[50])}
     if everything:
-        small = grid_pointing_game(explain, X, y, proba, side=2, n_grids=n_grids)
+        small = grid_pointing_game(explain, X, y, proba, side=2, n_grids=n_grids, random_state=42)
         shares = unaligned(explain, X, y, regular.indices)
         found |= {"2 × 2": (small.mean, small.percentiles[50]), "unaligned": (shares.mean(), np.median(shares))}
     return {"games": found, "percentiles": regular.percentiles, "grids": len(regular.indices)}
@@ -115,11 +115,10 @@ def located(explain, X, y, proba, n_grids, everything=True):
 
 def dependence(clf, explain, X, y):
     """What deleting and inserting pixels does to the probability of the true class."""
-    truth = np.searchsorted(clf.classes_, y)
-    maps = true_class(explain, X, y)
-    least = deletion_curve(clf.predict_proba, X, maps, truth, order="least")
-    most = deletion_curve(clf.predict_proba, X, maps, truth)
-    black = deletion_curve(clf.predict_proba, X, maps, truth, order="least", fill="black", n_steps=round(1 / SHARE))
+    arguments = clf.predict_proba, X, true_class(explain, X, y), y
+    least = deletion_curve(*arguments, classes=clf.classes_, order="least")
+    most = deletion_curve(*arguments, classes=clf.classes_)
+    black = deletion_curve(*arguments, classes=clf.classes_, order="least", fill="black", n_steps=round(1 / SHARE))
     at = int(np.flatnonzero(np.isclose(least.shares, SHARE))[0])
     before, after = least.probabilities[[0, at]]
     # inserting the most important first is deleting the least important first, read backwards

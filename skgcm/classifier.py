@@ -17,7 +17,8 @@ from skgcm import inference
 from skgcm.explanation import Explanation
 from skgcm.files import model, onnx
 from skgcm.files.checkpoint import Checkpoint
-from skgcm.inputs import images, labels, validation, value_range
+from skgcm.inputs import images, labels, validation
+from skgcm.inputs.value_range import check_value_range, check_values_in_range, find_value_range, warn_if_dark
 from skgcm.network import ARCHITECTURES, POLARITIES, UPSAMPLING
 from skgcm.training import augmentation, build, convergence
 from skgcm.utils import torch_state
@@ -404,33 +405,33 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         """
         with torch_state.default_modes(), self._unchanged_on_error(), torch_state.noting_interrupts() as interrupts:
             warm = self.warm_start and hasattr(self, "net_")
-            rows, y = self._validate_training(X, y, None, first=not warm)
+            X_flat, y = self._validate_training(X, y, None, first=not warm)
             held_out = None if validation_data is None else self._validate_held_out(validation_data)
-            with self._checkpoint(rows, y, held_out) as saved:
+            with self._checkpoint(X_flat, y, held_out) as saved:
                 random_state = self.random_state if saved is None else saved.random_state
                 net = self._build_net(y, len(y), hold_out=held_out is None, random_state=random_state)
                 begun = 0
                 if warm:
                     net.continue_from(self.net_)
                     begun = len(net.history)
-                self._train(net, rows, y, checkpoint=saved, validation=held_out, interrupts=interrupts)
+                self._train(net, X_flat, y, checkpoint=saved, validation=held_out, interrupts=interrupts)
         epochs = len(self.history_) - begun
         if interrupts and epochs < net.max_epochs:
             warn(f"Ctrl-C ended the training after {epochs} of {net.max_epochs} epochs. The model is that of now.")
-        self._warn_if_near_chance(net, rows, y)
+        self._warn_if_near_chance(net, X_flat, y)
         return self
 
-    def _warn_if_near_chance(self, net, rows, y):
-        n_images = min(convergence.CHECKED, max(1, convergence.CHECKED_VALUES // rows.shape[1]))
-        some = np.random.default_rng(net.seed).permutation(len(rows))[:n_images]
-        scores = inference.scores(net.network, net.image_format, rows[some])
+    def _warn_if_near_chance(self, net, X_flat, y):
+        n_images = min(convergence.CHECKED, max(1, convergence.CHECKED_VALUES // X_flat.shape[1]))
+        some = np.random.default_rng(net.seed).permutation(len(X_flat))[:n_images]
+        scores = inference.scores(net.network, net.image_format, X_flat[some])
         weights = build.class_weights(self.class_weight, self.classes_, y)
         convergence.warn_if_near_chance(scores, y[some], weights, len(net.history))
 
-    def _checkpoint(self, rows, y, held_out):
+    def _checkpoint(self, X_flat, y, held_out):
         if self.checkpoint is None:
             return nullcontext()
-        return Checkpoint(self._all_params(), self.image_shape_, rows, self.classes_, y, held_out)
+        return Checkpoint(self._all_params(), self.image_shape_, X_flat, self.classes_, y, held_out)
 
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, classes=None):
@@ -467,11 +468,11 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
                 classes = np.arange(self.n_classes)
             if self.class_weight == "balanced":
                 raise ValueError("class_weight='balanced' needs all labels at once. For partial_fit, pass a dict.")
-            rows, y = self._validate_training(X, y, classes, first)
+            X_flat, y = self._validate_training(X, y, classes, first)
             net = self._build_net(y, lr_schedule="constant", max_epochs=1, early_stopping=False)
             if not first:
                 net.continue_from(self.net_, momentum=True)
-            self._train(net, rows, y)
+            self._train(net, X_flat, y)
         return self
 
     @contextmanager
@@ -492,20 +493,20 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         else:
             self._check_continues(classes)
             self._check_fitted_shape(X, self.channels_first)
-        rows = validation.check_rows(self, X, reset=first)
-        y = validation.check_labels(self, y, len(rows))
+        X_flat = validation.check_images(self, X, reset=first)
+        y = validation.check_labels(self, y, len(X_flat))
         if first:
             of, name = (y, "y") if classes is None else (classes, "classes")
             self.classes_ = labels.find(of, self.n_classes, name)
             self.image_shape_ = shape
             given = self.value_range
-            self.value_range_ = value_range.find(rows) if given is None else value_range.check(given)
+            self.value_range_ = find_value_range(X_flat) if given is None else check_value_range(given)
         if first and self.value_range is None:
-            value_range.warn_if_dark(rows, self.value_range_)
+            warn_if_dark(X_flat, self.value_range_)
         else:
-            value_range.check_values(rows, self.value_range_)
+            check_values_in_range(X_flat, self.value_range_)
         remedy = "Name all labels that will come, as n_classes or in the first partial_fit as classes; or fit anew."
-        return rows, labels.indices(y, self.classes_, "y", remedy)
+        return X_flat, labels.indices(y, self.classes_, "y", remedy)
 
     def _validate_held_out(self, validation_data):
         """Rows (m, R * C * D) and class indices (m,) of what the user holds out."""
@@ -517,10 +518,10 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         try:
             X = images.as_array(X, self.channels_first, self.image_shape_)
             self._check_fitted_shape(X, self.channels_first)
-            rows = validation.check_rows(self, X)
-            value_range.check_values(rows, self.value_range_)
-            y = validation.check_labels(self, y, len(rows))
-            return rows, labels.indices(y, self.classes_, "y", "Expected labels that the y of fit has.")
+            X_flat = validation.check_images(self, X)
+            check_values_in_range(X_flat, self.value_range_)
+            y = validation.check_labels(self, y, len(X_flat))
+            return X_flat, labels.indices(y, self.classes_, "y", "Expected labels that the y of fit has.")
         except (TypeError, ValueError) as error:
             kind = TypeError if isinstance(error, TypeError) else ValueError
             raise kind(f"validation_data: {error}") from error
@@ -534,7 +535,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             ("classes", wanted if wanted is None else wanted.tolist(), self.classes_.tolist()),
             ("channels_first", self.channels_first, first),
             ("image_shape", None if shape is None else images.check_image_shape(shape), self.image_shape_),
-            ("value_range", None if value_range is None else value_range.check(value_range), self.value_range_),
+            ("value_range", None if value_range is None else check_value_range(value_range), self.value_range_),
         ):
             if now is not None and now != fitted:
                 raise ValueError(
@@ -559,10 +560,10 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         weights = build.class_weights(self.class_weight, self.classes_, y)
         return build.build_net(params, image_format, len(self.classes_), weights, n_images, hold_out)
 
-    def _train(self, net, rows, y, **options):
-        net.partial_fit(rows, y, **options)
+    def _train(self, net, X_flat, y, **options):
+        net.partial_fit(X_flat, y, **options)
         # the loss says nothing of the last step, and finite weights can be so large that activations are not
-        if not np.isfinite(inference.scores(net.network, net.image_format, rows[: net.batch_size])).all():
+        if not np.isfinite(inference.scores(net.network, net.image_format, X_flat[: net.batch_size])).all():
             raise FloatingPointError(
                 f"The scores of training images are not finite after training at lr={net.lr}: it diverged. Fit with a "
                 "smaller lr, or look for wrong values in X, like one image with several labels."
@@ -669,9 +670,9 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         learns too much trust in them. Fit it on other images, or on maps that are cross-fitted: each image's by a
         classifier that was fitted without it.
         """
-        rows, image_format = self._validate_images(X)
+        X_flat, image_format = self._validate_images(X)
         self._validate_params()  # this one may change after the fit
-        evidence = self._explain(rows, None, image_format)
+        evidence = self._explain(X_flat, None, image_format)
         features = evidence.cwm if self.transform_maps == "weights" else evidence.pixel_contributions
         return features.reshape(len(features), -1)
 
@@ -724,8 +725,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         NotFittedError, ValueError
             As in :meth:`decision_function`, and for `classes` that are none.
         """
-        rows, image_format = self._validate_images(X, any_size)
-        return self._explain(rows, labels.choose(classes, self.classes_, len(rows)), image_format)
+        X_flat, image_format = self._validate_images(X, any_size)
+        return self._explain(X_flat, labels.choose(classes, self.classes_, len(X_flat)), image_format)
 
     def explain_batches(self, X, classes="predicted", *, batch_size=256, any_size=False):
         """Like :meth:`explain`, but an iterator over batches, for more images than memory holds maps of.
@@ -748,11 +749,11 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         """
         if not isinstance(batch_size, Integral) or isinstance(batch_size, bool) or batch_size < 1:
             raise ValueError(f"batch_size={batch_size!r} must be an integer of at least 1.")
-        rows, image_format = self._validate_images(X, any_size)
-        chosen = labels.choose(classes, self.classes_, len(rows))
+        X_flat, image_format = self._validate_images(X, any_size)
+        chosen = labels.choose(classes, self.classes_, len(X_flat))
         return (
-            self._explain(rows[part], chosen[part] if isinstance(chosen, np.ndarray) else chosen, image_format)
-            for part in gen_batches(len(rows), int(batch_size))
+            self._explain(X_flat[part], chosen[part] if isinstance(chosen, np.ndarray) else chosen, image_format)
+            for part in gen_batches(len(X_flat), int(batch_size))
         )
 
     def to_onnx(self, path, maps="contributions", *, dtype=None, opset=None):
@@ -819,11 +820,11 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         onnx.write(path, self.net_.network, self.net_.image_format, self.classes_, maps, dtype, opset)
 
     def _scores(self, X, any_size):
-        rows, image_format = self._validate_images(X, any_size)
-        return inference.scores(self.net_.network, image_format, rows)
+        X_flat, image_format = self._validate_images(X, any_size)
+        return inference.scores(self.net_.network, image_format, X_flat)
 
-    def _explain(self, rows, chosen, image_format):
-        found = inference.evidence(self.net_.network, image_format, rows, chosen)
+    def _explain(self, X_flat, chosen, image_format):
+        found = inference.evidence(self.net_.network, image_format, X_flat, chosen)
         return Explanation(**{**found, "classes": self.classes_[found["classes"]]})
 
     def _as_array(self, X, first=False):
@@ -833,7 +834,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
 
     def _check_fitted_shape(self, X, channels_first):
         single = X.shape == self.image_shape_[:2] and X.shape[1] != self.n_features_in_
-        if len(X.shape) > 2 or single:  # of rows scikit-learn takes care
+        if len(X.shape) > 2 or single:  # scikit-learn checks flattened images
             images.check_shape(X.shape, self.image_shape_, channels_first, "this classifier was fitted on")
 
     def _validate_images(self, X, any_size=False):
@@ -845,9 +846,9 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             image_format = dataclasses.replace(image_format, shape=shape)
         else:
             self._check_fitted_shape(X, image_format.channels_first)
-        rows = validation.check_rows(self, X, any_size=any_size)
-        value_range.check_values(rows, self.value_range_)
-        return rows, image_format
+        X_flat = validation.check_images(self, X, any_size=any_size)
+        check_values_in_range(X_flat, self.value_range_)
+        return X_flat, image_format
 
     # ---- keeping -------------------------------------------------------------------------------------------------
 
@@ -908,8 +909,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         path : str, path-like or binary file object
-            The content is checked before memory is taken from its word: opening a file takes less than twice its size
-            and 8 MiB. A file object is read from where it stands to its end, through a temporary file.
+            The content is checked before memory is allocated: opening a file takes less than twice its size
+            and 64 MiB. A file object is read from where it stands to its end, through a temporary file.
         device : str or torch.device, default=None
             Replaces the parameter `device`. None: it stays what it was.
 

@@ -42,12 +42,12 @@ def _maps(cwm, mean):
     return cwm, np.asarray(as_numpy(mean), dtype=np.float32)
 
 
-def _contributions(light, cwm, cwm_dark):
+def _contributions(intensity, cwm, cwm_dark):
     """Equation (3), for images (n, R, C, D) or for their channel means (n, R, C)."""
-    every = (slice(None),) * 4 + (None,) * (light.ndim - 3)  # the channels share the weights
-    ccm = cwm[every] * light[:, None]
+    every = (slice(None),) * 4 + (None,) * (intensity.ndim - 3)  # the channels share the weights
+    ccm = cwm[every] * intensity[:, None]
     if cwm_dark is not None:
-        ccm += cwm_dark[every] * (1 - light[:, None])
+        ccm += cwm_dark[every] * (1 - intensity[:, None])
     return ccm
 
 
@@ -230,29 +230,6 @@ class Explanation:
         arrays = self.images, cwm, self.scores[keep] - score, self.classes[keep]
         against = against.item() if isinstance(against, np.generic) else against
         return type(self)(*arrays, cwm_mean, cwm_dark, cwm_dark_mean, against=against)
-
-    def contrast(self, against="mean"):
-        """Contributions as differences, of all classes explained; :meth:`versus` makes an explanation of them.
-
-        Parameters
-        ----------
-        against : "mean" or label, default="mean"
-            As there.
-
-        Returns
-        -------
-        ndarray of shape (n, k, R, C, D), float32
-            CCM_j - CCM_i for each class j and the class i, or the mean, that it is held against; its mean over rows,
-            columns and channels is the difference of their scores.
-
-        Raises
-        ------
-        ValueError
-            If the label was not asked for in some image.
-        """
-        others, _ = self._reference(against)
-        maps = [None if m is None else m - o[:, None] for m, o in zip((self.cwm, self.cwm_dark), others, strict=True)]
-        return _contributions(self.images, *maps)
 
     def region_scores(self, regions):
         """The part of each score that a region contributes.

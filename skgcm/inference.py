@@ -9,8 +9,8 @@ import torch
 from skgcm.utils.torch_state import fork_safe, ieee_float32
 
 FLOATS_PER_BATCH = 2**22  # activations alive at once, per layer: 16 MB keep a processor's cache busy without spilling
-LAUNCHES = 64  # a GPU wants this many times more in a batch
-COMPANY = 256  # pixels: batches of fewer meet special kernels
+GPU_BATCH_FACTOR = 64  # a GPU wants this many times more in a batch
+MIN_PIXELS = 256  # pixels: batches of fewer meet special kernels
 
 
 @contextmanager
@@ -21,49 +21,49 @@ def prepared(network):
         yield network.fused().to(memory_format=torch.channels_last)
 
 
-def batches(network, image_format, rows, floats=0):
+def batches(network, image_format, X_flat, floats=0):
     """Batches of rows that, with so many floats a pixel beside the network's own, stay within a fixed memory.
 
     Yields where a batch belongs, a slice of 0 .. n, and which rows it is made of, an index array: the rows of the
     slice, and the last of them again where these are too few. Libraries compute a lone image with other kernels than
     two, and round otherwise: with company, an image has the same scores alone as in any batch, on the processor.
     """
-    n, pixels = len(rows), image_format.shape[0] * image_format.shape[1]
+    n, pixels = len(X_flat), image_format.shape[0] * image_format.shape[1]
     budget = FLOATS_PER_BATCH // (network.floats_per_pixel + floats)
     if next(network.parameters()).device.type == "cuda":
-        budget *= LAUNCHES
+        budget *= GPU_BATCH_FACTOR
     size = max(1, budget // pixels)
-    least = min(size, max(2, math.ceil(COMPANY / pixels)))
+    min_size = min(size, max(2, math.ceil(MIN_PIXELS / pixels)))
     for start in range(0, n, size):
         stop = min(start + size, n)
-        yield slice(start, stop), np.minimum(np.arange(start, max(stop, start + least)), stop - 1)
+        yield slice(start, stop), np.minimum(np.arange(start, max(stop, start + min_size)), stop - 1)
 
 
-def _images(network, image_format, rows):
-    rows, device = torch.from_numpy(rows), next(network.parameters()).device
+def _images(network, image_format, X_flat):
+    X_flat, device = torch.from_numpy(X_flat), next(network.parameters()).device
     if device.type == "mps":  # which has no float64, to scale with
-        return image_format.images(rows).to(device)
-    return image_format.images(rows.to(device))
+        return image_format.images(X_flat).to(device)
+    return image_format.images(X_flat.to(device))
 
 
 @fork_safe
-def scores(network, image_format, rows):
-    """float32 (n, N), the scores of all classes. rows : ndarray (n, R * C * D), any dtype."""
-    out = np.empty((len(rows), network.n_classes), np.float32)
+def scores(network, image_format, X_flat):
+    """float32 (n, N), the scores of all classes. X_flat : ndarray (n, R * C * D), any dtype."""
+    out = np.empty((len(X_flat), network.n_classes), np.float32)
     with prepared(network) as fused:
-        for part, index in batches(fused, image_format, rows):
-            batch = fused(_images(fused, image_format, rows[index]))
+        for part, index in batches(fused, image_format, X_flat):
+            batch = fused(_images(fused, image_format, X_flat[index]))
             out[part] = batch[: part.stop - part.start].cpu().numpy()
     return out
 
 
 @fork_safe
-def evidence(network, image_format, rows, classes=None):
+def evidence(network, image_format, X_flat, classes=None):
     """What an :class:`skgcm.explanation.Explanation` is made of, but for classes as positions.
 
     Parameters
     ----------
-    rows : ndarray (n, R * C * D), any dtype
+    X_flat : ndarray (n, R * C * D), any dtype
     classes : int64 array (n, k), int k for the k classes of highest score, or None for all N in order
 
     Returns
@@ -72,7 +72,7 @@ def evidence(network, image_format, rows, classes=None):
         images (n, R, C, D), scores (n, k), cwm (n, k, R, C), cwm_mean (n, R, C) and, where the polarity is both,
         cwm_dark and cwm_dark_mean likewise, all float32; classes (n, k), int64.
     """
-    n, (n_rows, n_columns, n_channels) = len(rows), image_format.shape
+    n, (n_rows, n_columns, n_channels) = len(X_flat), image_format.shape
     per_image = isinstance(classes, np.ndarray)
     k = classes.shape[1] if per_image else classes or network.n_classes
     names = ("cwm", "cwm_dark")[: network.head.n_polarities]
@@ -82,8 +82,8 @@ def evidence(network, image_format, rows, classes=None):
         shapes |= {name: (n, k, n_rows, n_columns), f"{name}_mean": (n, n_rows, n_columns)}
     out = {name: np.empty(shape, np.int64 if name == "classes" else np.float32) for name, shape in shapes.items()}
     with prepared(network) as fused:
-        for part, index in batches(fused, image_format, rows, floats):
-            batch = _images(fused, image_format, rows[index])
+        for part, index in batches(fused, image_format, X_flat, floats):
+            batch = _images(fused, image_format, X_flat[index])
             wanted = torch.from_numpy(classes[index]).to(batch.device) if per_image else classes
             scores, chosen, cwm, mean = fused.evidence(batch, wanted)
             found = {"images": batch.permute(0, 2, 3, 1), "scores": scores.gather(1, chosen), "classes": chosen}

@@ -28,7 +28,7 @@ from skgcm import ModelFileError
 from skgcm.files import safetensors_file
 
 WIDE = {"array": {"dtype": "<U262143", "shape": [1], "items": [""]}}  # a MiB in memory
-ALLOWANCE = 8 * 2**20  # bytes that opening may take beside twice the file's size, see safetensors_file.MAX_VALUES
+ALLOWANCE = 64 * 2**20  # bytes that opening may take in addition to twice the size of the file
 
 
 class Malice:

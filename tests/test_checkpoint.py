@@ -325,9 +325,8 @@ class Peculiar(torch.optim.SGD):
         ({"warm_start": True}, "Use warm_start=False"),
         ({"net_params": {"criterion__weight": torch.ones(3)}}, "one net_params from another.*Tensor is no plain value"),
         ({"net_params": {"optimizer__eps": np.inf}}, "one net_params from another.*inf is not finite"),
-        ({"class_weight": {10**25: 1}}, "one class_weight from another.*26 digits"),
     ],
-    ids=["augment", "callbacks", "optimizer", "random-state", "warm-start", "tensor", "infinite", "digits"],
+    ids=["augment", "callbacks", "optimizer", "random-state", "warm-start", "tensor", "infinite"],
 )
 def test_what_cannot_be_restored_is_named_before_training(params, message, path, monkeypatch):
     monkeypatch.setattr(net.GCMNet, "train_step", None)

@@ -74,7 +74,7 @@ def test_evidence_adds_up_to_the_decision(colour, variant):
     assert (evidence.cwm.min() >= 0) == clf.clip_negative
     same(clf.explain(X).cwm_mean, evidence.cwm.mean(axis=1))
     same(
-        clf.explain(X).contrast().mean(axis=(2, 3, 4))[:, 0],
+        clf.explain(X).versus("mean").ccm.mean(axis=(2, 3, 4))[:, 0],
         (evidence.scores - evidence.scores.mean(axis=1)[:, None]).max(axis=1),
     )
 
@@ -582,7 +582,7 @@ def test_class_weight_means_the_same_in_a_batch_of_one():
     ],
 )
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
-def test_training_does_not_go_on_under_other_premises(colour, params, message, method):
+def test_training_does_not_go_on_with_another_config(colour, params, message, method):
     clf = GCMClassifier(**SMALL, warm_start=True).fit(*colour)
     with pytest.raises(ValueError, match=message):
         getattr(clf.set_params(**params), method)(*colour)

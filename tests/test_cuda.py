@@ -9,7 +9,7 @@ from skorch.dataset import Dataset
 
 from skgcm import GCMClassifier
 from skgcm.training import batches
-from skgcm.training.cuda_graph import Step
+from skgcm.training.cuda_graph import GraphedForward
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -66,7 +66,9 @@ def test_a_capture_that_fails_leaves_the_stream_as_it_was(monkeypatch):
     monkeypatch.setattr(torch.cuda.graph, "default_capture_stream", None)
     before = torch.cuda.current_stream()
     with pytest.raises(RuntimeError, match="cuda_graph"):
-        Step(torch.nn.BatchNorm2d(2, device="cuda"), replay=True)(torch.rand(2, 2, 3, 3, device="cuda"))
+        GraphedForward(torch.nn.BatchNorm2d(2, device="cuda"), use_cuda_graph=True)(
+            torch.rand(2, 2, 3, 3, device="cuda")
+        )
     assert torch.cuda.current_stream() == before
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from skgcm import GCMClassifier
 from skgcm.network import GCM
 from skgcm.training import net
-from skgcm.training.cuda_graph import MOST_CHANGES, Step
+from skgcm.training.cuda_graph import MAX_CHANGES, GraphedForward
 from skgcm.training.mosaic import make_mosaics
 
 
@@ -64,7 +64,7 @@ def _replayed(scores):
 
 
 def test_whole_batches_are_replayed_and_the_last_is_not(captures, network):
-    replay = Step(network, replay=True)
+    replay = GraphedForward(network, use_cuda_graph=True)
     assert [_replayed(replay(_images(n))) for n in (4, 4, 3, 4)] == [True, True, False, True]
     assert captures == [[(4, 2, 3, 3)]]
     assert not _replayed(network(_images(4)))
@@ -72,7 +72,7 @@ def test_whole_batches_are_replayed_and_the_last_is_not(captures, network):
 
 def test_each_set_of_options_has_a_graph_and_all_outputs_are_kept(captures):
     network = GCM(12, 2, n_stages=1, encoder_width=4)
-    replay, classes = Step(network, replay=True), torch.arange(24).reshape(8, 3) % 12
+    replay, classes = GraphedForward(network, use_cuda_graph=True), torch.arange(24).reshape(8, 3) % 12
     regions = torch.zeros(4, 4, 4)
     for part in range(4):
         regions[part, part] = 1
@@ -90,19 +90,19 @@ def test_each_set_of_options_has_a_graph_and_all_outputs_are_kept(captures):
 
 
 def test_where_the_last_batch_came_first_a_whole_one_is_captured_anew(captures, network):
-    replay = Step(network, replay=True)
+    replay = GraphedForward(network, use_cuda_graph=True)
     assert [_replayed(replay(_images(n))) for n in (3, 4, 3, 4)] == [True, True, False, True]
     assert captures == [[(3, 2, 3, 3)], [(4, 2, 3, 3)]]
 
 
 def test_a_last_batch_that_is_larger_leaves_the_graph_to_the_others(captures, network):
-    replay = Step(network, replay=True)
+    replay = GraphedForward(network, use_cuda_graph=True)
     assert [_replayed(replay(_images(n))) for n in (4, 4, 5, 4)] == [True, True, False, True]
     assert captures == [[(4, 2, 3, 3)]]
 
 
 def test_batch_norm_does_not_remember_the_rehearsals(captures, network):
-    Step(network, replay=True)(_images(4))
+    GraphedForward(network, use_cuda_graph=True)(_images(4))
     assert network[0].num_batches_tracked == 1
     torch.testing.assert_close(network[0].running_mean, 0.1 * _images(4).mean((0, 2, 3)))
 
@@ -129,7 +129,7 @@ def _keep_statistics(network):
 
 @pytest.mark.parametrize("change", [_freeze, _move_a_parameter, _move_a_buffer, _replace_a_buffer, _keep_statistics])
 def test_what_a_graph_does_not_read_anew_is_captured_anew(captures, network, change):
-    replay = Step(network, replay=True)
+    replay = GraphedForward(network, use_cuda_graph=True)
     replay(_images(4))
     change(network)
     assert _replayed(replay(_images(4)))
@@ -138,16 +138,16 @@ def test_what_a_graph_does_not_read_anew_is_captured_anew(captures, network, cha
 
 
 def test_a_network_that_changes_at_every_step_is_not_captured_for_ever(captures, network):
-    replay = Step(network, replay=True)
-    for _ in range(3 * MOST_CHANGES):
+    replay = GraphedForward(network, use_cuda_graph=True)
+    for _ in range(3 * MAX_CHANGES):
         _move_a_parameter(network)
         replay(_images(4))
-    assert len(captures) == MOST_CHANGES
+    assert len(captures) == MAX_CHANGES
 
 
 def test_mosaics_of_small_last_batches_are_not_captured_for_ever(captures):
     network, generator = GCM(2, 2, n_stages=1, encoder_width=4), torch.Generator().manual_seed(0)
-    replay = Step(network, replay=True)
+    replay = GraphedForward(network, use_cuda_graph=True)
     for step in range(60):  # epochs of five steps, the last of which is smaller; each third step has mosaics
         images, options = _images(4 if step % 5 == 4 else 8, side=4), {}
         if step % 3 == 2:
@@ -165,7 +165,7 @@ def test_no_graph_is_collected_while_another_is_captured(captures, network, monk
         return capture(module, args)
 
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", make_graphed_callables)
-    replay = Step(network, replay=True)
+    replay = GraphedForward(network, use_cuda_graph=True)
     gc.disable()
     try:
         replay(_images(4))
@@ -179,7 +179,7 @@ def test_no_graph_is_collected_while_another_is_captured(captures, network, monk
 
 @pytest.mark.parametrize("kind", ["forward_hook", "forward_pre_hook", "full_backward_hook", "full_backward_pre_hook"])
 def test_hooks_are_called(captures, network, kind):
-    replay, called = Step(network, replay=True), []
+    replay, called = GraphedForward(network, use_cuda_graph=True), []
     replay(_images(4))
     handle = getattr(network[1], f"register_{kind}")(lambda *_: called.append(True))
     scores = replay(_images(4))
@@ -192,7 +192,7 @@ def test_hooks_are_called(captures, network, kind):
 
 def test_a_network_on_another_gpu_than_the_first_runs(captures, network, monkeypatch):
     monkeypatch.setattr(torch.cuda.graph, "default_capture_stream", SimpleNamespace(device=torch.device("cuda:1")))
-    assert not _replayed(Step(network, replay=True)(_images(4)))
+    assert not _replayed(GraphedForward(network, use_cuda_graph=True)(_images(4)))
     assert captures == []
 
 
@@ -203,11 +203,11 @@ def test_a_step_that_cannot_be_captured_says_what_helps(captures, monkeypatch, n
 
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", make_graphed_callables)
     with pytest.raises(type(error), match=r"(?s)why.*'cuda_graph': False"):
-        Step(network, replay=True)(_images(4))
+        GraphedForward(network, use_cuda_graph=True)(_images(4))
 
 
 def test_images_and_scores_that_a_callback_keeps_are_not_written_over(captures, network):
-    replay, images = Step(network, replay=True), _images(4)
+    replay, images = GraphedForward(network, use_cuda_graph=True), _images(4)
     one = replay(images)
     before = one.clone()
     replay(2 * _images(4) - 1)
@@ -226,7 +226,11 @@ def test_what_was_captured_ends_with_the_fit(monkeypatch, lr):
 
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", make_graphed_callables)
     monkeypatch.setattr(torch.cuda.graph, "default_capture_stream", None)
-    monkeypatch.setattr(net, "Step", lambda network, low, replay: Step(network, low, replay=True))
+    monkeypatch.setattr(
+        net,
+        "GraphedForward",
+        lambda network, autocast_dtype, replay: GraphedForward(network, autocast_dtype, use_cuda_graph=True),
+    )
     X, y = np.random.default_rng(0).random((8, 6, 6)), np.arange(8) % 2
     gc.disable()  # or it may come by chance
     try:

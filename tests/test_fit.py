@@ -282,11 +282,11 @@ def test_a_fit_that_ctrl_c_ended_goes_on_from_its_checkpoint(tmp_path, monkeypat
     X, y = draw_two()
     step = net.GCMNet.train_step
 
-    def stepping(net, *args, **kwargs):
-        if len(net.history) == 2:
+    def stepping(self, *args, **kwargs):
+        if len(self.history) == 2:
             monkeypatch.setattr(net.GCMNet, "train_step", step)
             signal.raise_signal(signal.SIGINT)
-        return step(net, *args, **kwargs)
+        return step(self, *args, **kwargs)
 
     params = {**TINY, "max_epochs": 4}
     monkeypatch.setattr(net.GCMNet, "train_step", stepping)

@@ -105,7 +105,7 @@ def test_a_step_with_mosaics_learns_each_part_by_its_own_label(params, n_images,
     net.augmenting_, net.shuffling_, net.step_ = (
         torch.Generator().manual_seed(5),
         torch.Generator().manual_seed(6),
-        cuda_graph.Step(net.module_),
+        cuda_graph.GraphedForward(net.module_),
     )
     rows, labels = torch.tensor(X.reshape(n_images, -1), dtype=torch.float32), torch.tensor(y)
     buffers = {name: x.clone() for name, x in net.network.named_buffers() if "running" in name}

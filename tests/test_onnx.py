@@ -306,4 +306,4 @@ def test_what_opset_17_does_not_have_is_an_error():
     graph = onnx.helper.make_graph([node], "graph", [value("images")], [value("scores")])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
     with pytest.raises(RuntimeError, match=r"(?s)cannot be written with opset=17: .*BitwiseNot.* Use opset=18"):
-        onnx._rewrite_as_opset_17(model)
+        onnx_file._rewrite_as_opset_17(model)

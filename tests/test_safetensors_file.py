@@ -157,12 +157,9 @@ def test_links_and_permissions_stay(tmp_path, tensors):
         ({"a": torch.tensor([-torch.inf])}, {}, "Tensor 'a' .* not finite"),
         ({"a": torch.zeros(2, dtype=torch.bfloat16)}, {}, "Tensor 'a' of type torch.bfloat16"),
         ({}, {"a": float("nan")}, "JSON compliant"),
-        ({}, {"a": 10**30}, "31 digits"),
-        ({}, {"a": [0] * 60_000}, "at most 50000"),
-        ({"t" * 9 + str(i): torch.zeros(0) for i in range(6000)}, {}, "at most 50000"),
         ({}, {"a": "x" * 2**20}, "must fit into 1048576 bytes"),
     ],
-    ids=["nan", "inf", "type", "json-nan", "digits", "values", "tensors", "long"],
+    ids=["nan", "inf", "type", "json-nan", "long"],
 )
 def test_what_could_not_be_read_is_not_written(tmp_path, tensors, metadata, message):
     with pytest.raises(ValueError, match=message):
@@ -173,32 +170,29 @@ def test_what_could_not_be_read_is_not_written(tmp_path, tensors, metadata, mess
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("9" * 5000, "5000 digits"),
-        ("-" + "9" * 30, "31 digits"),
+        ("9" * 5000, "limit .* for integer string conversion"),
         ("1e999", "not finite"),
         ("NaN", "not finite"),
         ("[-Infinity]", "not finite"),
         ("[" * 20_000 + "]" * 20_000, "nested too deeply"),
-        ("[" + "0," * 100_000 + "0]", "at most 50000"),
         ('{"a": 1, "b": {"c": 1, "c": 1}}', "twice"),
         ("{", "Expecting"),
         ("", "Expecting"),
     ],
-    ids=["digits", "negative", "large", "nan", "infinity", "deep", "long", "twice", "cut", "empty"],
+    ids=["digits", "large", "nan", "infinity", "deep", "twice", "cut", "empty"],
 )
 def test_json_has_limits(text, message):
     with pytest.raises(ValueError, match=message):
         safetensors_file.parse(text)
 
 
-def test_a_shape_of_many_axes_is_refused_before_it_is_parsed(tmp_path, tensors, monkeypatch):
+def test_a_shape_of_many_axes_is_an_error_of_the_file(tmp_path, tensors):
     path = tmp_path / "model.gcm"
     safetensors_file.write(path, tensors, {}, "model")
     header, data = mutator.split(path.read_bytes())
     header["more"] = {"dtype": "F32", "shape": [0] + [1] * 60_000, "data_offsets": [len(data), len(data)]}
     path.write_bytes(mutator.sign(header, data))
-    monkeypatch.setattr(safetensors_file, "safe_open", None)
-    with pytest.raises(ModelFileError, match=r"its header cannot be read\..* at most 50000"):
+    with pytest.raises(ModelFileError, match="was damaged or changed"):
         safetensors_file.read(path, "model")
 
 

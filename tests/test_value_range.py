@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from skgcm.inputs import value_range
+from skgcm.inputs.value_range import check_value_range, check_values_in_range, find_value_range, warn_if_dark
 
 
 @pytest.mark.parametrize(
@@ -20,12 +20,12 @@ from skgcm.inputs import value_range
     ],
 )
 def test_find(rows, expected):
-    assert value_range.find(rows) == expected
+    assert find_value_range(rows) == expected
 
 
 def test_values_too_far_apart_are_named():
     with pytest.raises(ValueError, match=r"X has values from -1e\+308 to 1e\+308, too far apart"):
-        value_range.find(np.array([[-1e308, 1e308]]))
+        find_value_range(np.array([[-1e308, 1e308]]))
 
 
 @pytest.mark.parametrize(
@@ -33,13 +33,13 @@ def test_values_too_far_apart_are_named():
 )
 def test_value_range_is_checked(given):
     with pytest.raises(ValueError, match="value_range="):
-        value_range.check(given)
+        check_value_range(given)
 
 
 def test_values_far_outside_are_an_error_and_near_ones_are_not():
-    value_range.check_values(np.array([[-0.9, 1.9, *[0.5] * 38]]), (0, 1))
+    check_values_in_range(np.array([[-0.9, 1.9, *[0.5] * 38]]), (0, 1))
     with pytest.raises(ValueError, match=r"from 0 to 255, far outside value_range \(0, 1\), and image 1 is .*np\.clip"):
-        value_range.check_values(np.array([[0, 1], [0, 255], [255, 0]], np.uint8), (0.0, 1.0))
+        check_values_in_range(np.array([[0, 1], [0, 255], [255, 0]], np.uint8), (0.0, 1.0))
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_values_far_outside_are_an_error_and_near_ones_are_not():
 )
 def test_values_of_another_scale_get_a_warning(rows, value_range):
     with pytest.warns(UserWarning, match="was X scaled otherwise"):
-        value_range.check_values(rows, value_range)
+        check_values_in_range(rows, value_range)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_values_of_another_scale_get_a_warning(rows, value_range):
     ],
 )
 def test_a_black_image_and_small_values_in_a_small_range_get_none(rows, value_range):
-    value_range.check_values(rows, value_range)
+    check_values_in_range(rows, value_range)
 
 
 @pytest.mark.parametrize(
@@ -79,17 +79,17 @@ def test_a_black_image_and_small_values_in_a_small_range_get_none(rows, value_ra
 )
 def test_training_images_that_are_nearly_all_dark_get_a_warning_with_the_remedy(rows):
     with pytest.warns(UserWarning, match=r"99.5 % of the values in X are .*say value_range=\(0, "):
-        value_range.warn_if_dark(rows, value_range.find(rows))
+        warn_if_dark(rows, find_value_range(rows))
 
 
 def test_of_large_images_all_are_looked_at():
     rows = np.full((2, 2**23), 200, np.uint8)
     rows[0] = 10
-    value_range.warn_if_dark(rows, value_range.find(rows))
+    warn_if_dark(rows, find_value_range(rows))
     rows = rows / np.float32(200)
     rows[1] = -1
     with pytest.warns(UserWarning, match="scaled otherwise"):
-        value_range.check_values(rows, (0, 1))
+        check_values_in_range(rows, (0, 1))
 
 
 @pytest.mark.parametrize(
@@ -98,4 +98,4 @@ def test_of_large_images_all_are_looked_at():
     ids=str,
 )
 def test_bright_and_black_training_images_get_none(rows):
-    value_range.warn_if_dark(rows, value_range.find(rows))
+    warn_if_dark(rows, find_value_range(rows))

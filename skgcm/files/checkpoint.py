@@ -18,7 +18,7 @@ from skgcm.training.build import check_variances, draw_seed, resolve_device, res
 from skgcm.utils.warnings import warn
 
 KIND = "checkpoint"
-FREE = {"checkpoint", "transform_maps", "verbose"}  # parameters that a fit's result does not depend on
+IGNORED_PARAMS = {"checkpoint", "transform_maps", "verbose"}  # parameters that a fit's result does not depend on
 VERSIONS = ("skgcm", "torch", "scikit-learn", "skorch", "numpy")  # that training depends on
 # what skorch's EarlyStopping remembers, beside weights
 STOPPING = {"misses_": int, "dynamic_threshold_": float, "best_epoch_": int}
@@ -37,7 +37,7 @@ class Checkpoint:
         The estimator's parameters, `checkpoint` among them, valid each by itself. Where that is a folder, the file is
         one in it that is named by a fingerprint of all that a fit's result depends on.
     image_shape : tuple (R, C, D)
-    rows : ndarray (n, R * C * D)
+    X_flat : ndarray (n, R * C * D)
     classes : ndarray (N,)
     y : int64 ndarray (n,)
         Positions in `classes`.
@@ -58,22 +58,22 @@ class Checkpoint:
         When the context is entered, for a file that is damaged or no checkpoint.
     """
 
-    def __init__(self, params, image_shape, rows, classes, y, validation=None):
+    def __init__(self, params, image_shape, X_flat, classes, y, validation=None):
         path = _checked_path(params["checkpoint"])
         _check_restorable(params)
-        self.premises, self.versions = _described(params), safetensors_file.versions()
-        self.premises |= {"X.dtype": rows.dtype.name, "X.shape": [len(rows), *image_shape], "X": _fingerprint(rows)}
-        self.premises["y"] = _fingerprint(y, classes.tolist())  # in whatever dtype the labels come
-        self.premises["validation_data"] = None
+        self.config, self.versions = _described(params), safetensors_file.versions()
+        self.config |= {"X.dtype": X_flat.dtype.name, "X.shape": [len(X_flat), *image_shape], "X": _fingerprint(X_flat)}
+        self.config["y"] = _fingerprint(y, classes.tolist())  # in whatever dtype the labels come
+        self.config["validation_data"] = None
         if validation is not None:
             held_out, labels = validation
             about = _fingerprint(labels, classes.tolist()), held_out.dtype.name, held_out.shape
-            self.premises["validation_data"] = _fingerprint(held_out, about)
+            self.config["validation_data"] = _fingerprint(held_out, about)
         self.path = path / f"{self._name()}.ckpt" if path.is_dir() else path
         self.random_state, self.tensors, self.warned = params["random_state"], None, False
 
     def _name(self):
-        return hashlib.sha256(safetensors_file.as_json(self.premises).encode()).hexdigest()[:16]
+        return hashlib.sha256(safetensors_file.as_json(self.config).encode()).hexdigest()[:16]
 
     def __enter__(self):
         with ExitStack() as stack:
@@ -106,7 +106,7 @@ class Checkpoint:
             ) from error
         else:
             with self._parsing():
-                found, seed = dict(self.metadata["premises"]), self.metadata["random_state"]
+                found, seed = dict(self.metadata["config"]), self.metadata["random_state"]
                 if type(seed) is not int or not 0 <= seed < 2**32:
                     raise ValueError(f"its random_state is {seed!r}")
             self._check_same(found)
@@ -128,8 +128,8 @@ class Checkpoint:
 
     def _check_same(self, found):
         absent, differences = object(), []
-        for name in [*self.premises, *(found.keys() - self.premises.keys())]:
-            now, then = self.premises.get(name, absent), found.get(name, absent)
+        for name in [*self.config, *(found.keys() - self.config.keys())]:
+            now, then = self.config.get(name, absent), found.get(name, absent)
             if now == then:
                 continue
             text, other = _brief.repr(now), _brief.repr(then)
@@ -189,7 +189,7 @@ class Checkpoint:
             early_stopping = {name: getattr(stopping, name) for name in STOPPING}
             tensors |= {f"best/{name}": tensor for name, tensor in (stopping.best_model_weights_ or {}).items()}
         metadata = {
-            "premises": self.premises,
+            "config": self.config,
             "random_state": int(self.random_state),
             "finished": bool(finished),
             "history": epochs,
@@ -242,7 +242,7 @@ def _described(params):
     params = {**params, "device": device.type, "precision": resolve_precision(params["precision"], device)}
     found = {}
     for name, value in params.items():
-        if name not in FREE:
+        if name not in IGNORED_PARAMS:
             try:
                 found[name] = _plain(value)
                 safetensors_file.as_json(found[name])

@@ -12,7 +12,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from skgcm.files import history, json_values, safetensors_file
 from skgcm.files.safetensors_file import ModelFileError
-from skgcm.inputs import images, value_range
+from skgcm.inputs import images
+from skgcm.inputs.value_range import check_value_range
 from skgcm.network import GCM
 from skgcm.training import augmentation, build
 from skgcm.utils import torch_state
@@ -145,7 +146,7 @@ def _set_attributes(classifier, metadata):
             raise TypeError(f"its {name} is a {type(metadata[name]).__name__}.")
     classifier.classes_ = classes
     classifier.image_shape_ = images.check_image_shape(metadata["image_shape"])
-    classifier.value_range_ = value_range.check(metadata["value_range"])
+    classifier.value_range_ = check_value_range(metadata["value_range"])
     classifier.n_features_in_ = math.prod(classifier.image_shape_)
     if names is not None:
         if len(names) != classifier.n_features_in_ or not all(isinstance(item, str) for item in names):
@@ -214,7 +215,7 @@ def _check_params(classifier):
     if classifier.image_shape is not None:
         images.check_image_shape(classifier.image_shape)
     if classifier.value_range is not None:
-        value_range.check(classifier.value_range)
+        check_value_range(classifier.value_range)
 
 
 def _check_net_params(net_params):

@@ -53,8 +53,8 @@ class _Graph(nn.Module):
             scores, _, maps, _ = self.network.evidence(channels_first)
             maps = maps.unbind(1)
         if self.maps == "contributions":
-            lights = images[:, None], 1 - images[:, None]  # (n, 1, R, C, D)
-            maps = [sum(cwm[..., None] * light for cwm, light in zip(maps, lights, strict=False))]
+            intensities = images[:, None], 1 - images[:, None]  # (n, 1, R, C, D)
+            maps = [sum(cwm[..., None] * intensity for cwm, intensity in zip(maps, intensities, strict=False))]
         return scores, scores.softmax(1), *maps
 
 

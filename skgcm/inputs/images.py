@@ -27,12 +27,12 @@ class ImageFormat:
     channels_first: bool
     value_range: tuple
 
-    def unflatten(self, rows):
+    def unflatten(self, X_flat):
         """Tensor (B, R * C * D) -> (B, D, R, C), same dtype; a view."""
         n_rows, n_columns, n_channels = self.shape
         if self.channels_first:
-            return rows.view(-1, n_channels, n_rows, n_columns)
-        return rows.view(-1, n_rows, n_columns, n_channels).permute(0, 3, 1, 2)  # channels last in memory
+            return X_flat.view(-1, n_channels, n_rows, n_columns)
+        return X_flat.view(-1, n_rows, n_columns, n_channels).permute(0, 3, 1, 2)  # channels last in memory
 
     def scale(self, images):
         """Any numbers in the value range -> float32 in [0, 1]. Nothing is clipped."""
@@ -47,9 +47,9 @@ class ImageFormat:
             images = (images - low) / (high - low) if low else images / high
         return images.float()
 
-    def images(self, rows):
+    def images(self, X_flat):
         """Tensor (B, R * C * D) -> float32 (B, D, R, C) in [0, 1]."""
-        return self.scale(self.unflatten(rows))
+        return self.scale(self.unflatten(X_flat))
 
 
 def in_order(shape, channels_first):
@@ -164,23 +164,23 @@ def _from_pillow(pictures, channels_first, image_shape):
     return np.ascontiguousarray(X.transpose(0, 3, 1, 2)) if channels_first else X
 
 
-def native(rows):
+def native(X_flat):
     """Rows in a dtype that PyTorch reads: real numbers of at most 64 bits, in the byte order of this machine.
 
     Raises ValueError where X has other things, or numbers that do not fit.
     """
-    kind = rows.dtype.kind
+    kind = X_flat.dtype.kind
     if kind not in "biuf":
-        raise ValueError(f"X has dtype {rows.dtype}, which is not numeric. Images are real numbers.")
-    size = min(rows.dtype.itemsize, 8)
-    if kind == "f" and size < rows.dtype.itemsize:
+        raise ValueError(f"X has dtype {X_flat.dtype}, which is not numeric. Images are real numbers.")
+    size = min(X_flat.dtype.itemsize, 8)
+    if kind == "f" and size < X_flat.dtype.itemsize:
         with np.errstate(over="ignore"):
-            rows = rows.astype(np.float64)
-        if not np.isfinite(rows).all():
+            X_flat = X_flat.astype(np.float64)
+        if not np.isfinite(X_flat).all():
             raise ValueError("X has values too large for float64.")
     # NumPy has a type for each of C's integers, two of which may be of one size, and PyTorch knows one of the two
     # ("L" and not "Q", say). By kind and size, "u8", NumPy gives the one that it knows.
-    return rows.astype(rows.dtype.newbyteorder("="), copy=False).view(f"{kind}{size}")
+    return X_flat.astype(X_flat.dtype.newbyteorder("="), copy=False).view(f"{kind}{size}")
 
 
 def check_image_shape(image_shape):

@@ -24,7 +24,7 @@ def naming(name):
         raise kind(f"{name}: {error}") from error
 
 
-def check_rows(estimator, X, *, reset=False, any_size=False):
+def check_images(estimator, X, *, reset=False, any_size=False):
     """Images, out of :func:`skgcm.inputs.images.as_array`, as rows (n, R * C * D) of finite numbers that PyTorch reads.
 
     With `reset`, what scikit-learn learns of X is set; with `any_size`, it is not looked at.
@@ -32,10 +32,10 @@ def check_rows(estimator, X, *, reset=False, any_size=False):
     params = {"order": "C", "dtype": "numeric"}
     with naming("X"), np.errstate(invalid="ignore"):  # scikit-learn adds up all values, and they may be huge
         if any_size:
-            rows = check_array(images.flatten(X), input_name="X", estimator=estimator, **params)
+            X_flat = check_array(images.flatten(X), input_name="X", estimator=estimator, **params)
         else:
-            rows = validate_data(estimator, images.flatten(X), reset=reset, **params)
-        return images.native(rows)
+            X_flat = validate_data(estimator, images.flatten(X), reset=reset, **params)
+        return images.native(X_flat)
 
 
 def check_labels(estimator, y, n):

@@ -9,14 +9,14 @@ from skgcm.utils.warnings import warn
 OUTSIDE = 1 / 20  # share of values that may lie outside the range by more than half of its width
 
 
-def find(rows):
+def find_value_range(X_flat):
     """(low, high), the numbers that become 0 and 1, from the dtype and the training rows."""
-    if rows.dtype == np.uint8:
+    if X_flat.dtype == np.uint8:
         return 0.0, 255.0
-    if rows.dtype == bool:
+    if X_flat.dtype == bool:
         return 0.0, 1.0
-    low, high = float(rows.min()), float(rows.max())
-    if rows.dtype.kind == "f" and low >= 0 and high <= 1:
+    low, high = float(X_flat.min()), float(X_flat.max())
+    if X_flat.dtype.kind == "f" and low >= 0 and high <= 1:
         return 0.0, 1.0
     low = min(low, 0.0)
     high = high if high > low else max(low + 1.0, math.nextafter(low, math.inf))
@@ -25,7 +25,7 @@ def find(rows):
     return low, high
 
 
-def check(value_range):
+def check_value_range(value_range):
     """(low, high) as the user gave it -> two floats."""
     try:
         low, high = (float(bound) for bound in value_range)
@@ -36,16 +36,16 @@ def check(value_range):
     return low, high
 
 
-def _some(rows):
+def _some(X_flat):
     """Enough of the rows, and of each enough pixels, to say how values are distributed: some million values."""
-    rows = rows[:: 1 + len(rows) // 1024]
-    return rows[:, :: 1 + 6 * (rows.size // 2**25)]  # such a step leaves out no channel and no every other column
+    X_flat = X_flat[:: 1 + len(X_flat) // 1024]
+    return X_flat[:, :: 1 + 6 * (X_flat.size // 2**25)]  # such a step leaves out no channel and no every other column
 
 
-def warn_if_dark(rows, value_range):
+def warn_if_dark(X_flat, value_range):
     """Warn where nearly all values of training images lie near the lower end of the range that was found for them."""
     low, high = value_range
-    bright = float(np.quantile(_some(rows), 0.995, method="higher"))
+    bright = float(np.quantile(_some(X_flat), 0.995, method="higher"))
     if low < bright < low + (high - low) / 4:
         warn(
             f"99.5 % of the values in X are {bright:g} or less, and white would be {high:g}: images this dark are "
@@ -54,13 +54,13 @@ def warn_if_dark(rows, value_range):
         )
 
 
-def check_values(rows, value_range):
+def check_values_in_range(X_flat, value_range):
     """Raise ValueError for values far outside the range; warn where the range looks like another's."""
     low, high = value_range
     width = high - low
-    smallest, largest = float(rows.min()), float(rows.max())
+    smallest, largest = float(X_flat.min()), float(X_flat.max())
     if smallest < low - width or largest > high + width:
-        least, most = (bound(rows, axis=1).astype(np.float64) for bound in (np.min, np.max))
+        least, most = (bound(X_flat, axis=1).astype(np.float64) for bound in (np.min, np.max))
         first = np.flatnonzero((least < low - width) | (most > high + width))[0]
         raise ValueError(
             f"X has values from {smallest:g} to {largest:g}, far outside value_range ({low:g}, {high:g}), and image "
@@ -71,7 +71,7 @@ def check_values(rows, value_range):
     below, above = low - width / 2, high + width / 2
     outside = 0
     if smallest < below or largest > above:
-        some = _some(rows)
+        some = _some(X_flat)
         with np.errstate(over="ignore"):  # of narrow floats, in which a bound is infinite
             outside = np.mean((some < below) | (some > above))
     if tiny or outside > OUTSIDE:

@@ -48,7 +48,7 @@ def _assemble(cells, side):
 
 
 def grid_pointing_game(
-    explain, X, y, proba, *, classes=None, side=3, n_grids=500, smoothing=1, batch_size=20, random_state=42
+    explain, X, y, proba, *, classes=None, side=3, n_grids=500, smoothing=1, batch_size=20, random_state=None
 ):
     """What share of the positive evidence for a class lies on its own image, in a grid of images of other classes.
 
@@ -79,7 +79,7 @@ def grid_pointing_game(
         Side of the mean filter over maps before their positive part is taken, odd; 1 is none.
     batch_size : int, default=20
         Grids explained at once.
-    random_state : int, RandomState instance or None, default=42
+    random_state : int, RandomState instance or None, default=None
         Which classes make up a grid.
 
     Returns

@@ -6,13 +6,13 @@ import numpy as np
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_array, check_consistent_length
 
-from skgcm.metrics._scores import check_positions
+from skgcm.metrics._scores import class_indices
 from skgcm.utils.arrays import as_numpy
 
 ORDERS, FILLS = ("most", "least"), ("mean", "black")
 
 
-def deletion_curve(predict_proba, X, maps, y, *, order="most", fill="mean", n_steps=20):
+def deletion_curve(predict_proba, X, maps, y, *, classes=None, order="most", fill="mean", n_steps=20):
     """Probability of a class while pixels are replaced in the order of their evidence for it.
 
     Parameters
@@ -23,9 +23,10 @@ def deletion_curve(predict_proba, X, maps, y, *, order="most", fill="mean", n_st
         Images.
     maps : array-like (n, R, C) or (n, R, C, D), numbers
         One map for each image, of the class in `y`: ``clf.explain(X, labels[:, None]).ccm[:, 0]``. Channels are summed.
-    y : array-like (n,) or (n, 1), integers
-        The class of each image, as a position 0 .. N - 1 among the columns of `predict_proba`:
-        ``np.searchsorted(clf.classes_, labels)``.
+    y : array-like (n,) or (n, 1)
+        The label of each image.
+    classes : array-like (N,), default=None
+        The labels in the order of the columns of `predict_proba`, ``clf.classes_``. None: the sorted labels in y.
     order : {"most", "least"}, default="most"
         Which pixels go first: those of most evidence (a steep fall is good), or of least (a level line is good).
     fill : {"mean", "black"}, default="mean"
@@ -43,7 +44,8 @@ def deletion_curve(predict_proba, X, maps, y, *, order="most", fill="mean", n_st
     Raises
     ------
     ValueError
-        If shapes do not agree, `y` holds anything but positions, or `order`, `fill` or `n_steps` is none of these.
+        If shapes do not agree, `y` has a label that is not in `classes`, or `order`, `fill` or `n_steps` is none of
+        these.
 
     References
     ----------
@@ -58,7 +60,7 @@ def deletion_curve(predict_proba, X, maps, y, *, order="most", fill="mean", n_st
     ...     bright = X.mean(axis=(1, 2))
     ...     return np.column_stack([1 - bright, bright])
     >>> X = np.array([[[1.0, 0.0], [1.0, 0.0]]])
-    >>> curve = deletion_curve(brightness, X, X, [1], fill="black", n_steps=2)
+    >>> curve = deletion_curve(brightness, X, X, [1], classes=[0, 1], fill="black", n_steps=2)
     >>> curve.probabilities, curve.area
     (array([0.5, 0. , 0. ]), 0.125)
     """
@@ -85,12 +87,12 @@ def deletion_curve(predict_proba, X, maps, y, *, order="most", fill="mean", n_st
         changed = X.copy()
         changed[rank < round(share * ranks.shape[1])] = filled
         proba = check_array(as_numpy(predict_proba(changed)), input_name="predict_proba(X)")
-        probabilities.append(proba[np.arange(len(X)), check_positions(y, proba.shape[1])].mean())
+        probabilities.append(proba[np.arange(len(X)), class_indices(y, classes, proba.shape[1])].mean())
     probabilities = np.array(probabilities)
     return Bunch(shares=shares, probabilities=probabilities, area=float(np.trapezoid(probabilities, shares)))
 
 
-def insertion_curve(predict_proba, X, maps, y, *, order="most", fill="mean", n_steps=20):
+def insertion_curve(predict_proba, X, maps, y, *, classes=None, order="most", fill="mean", n_steps=20):
     """Probability of a class while pixels are uncovered in the order of their evidence for it.
 
     The images begin as `fill` alone. Uncovering the most important share of pixels leaves what deleting the rest, least
@@ -98,7 +100,7 @@ def insertion_curve(predict_proba, X, maps, y, *, order="most", fill="mean", n_s
 
     Parameters
     ----------
-    predict_proba, X, maps, y, fill, n_steps
+    predict_proba, X, maps, y, classes, fill, n_steps
         As in :func:`deletion_curve`.
     order : {"most", "least"}, default="most"
         Which pixels come first: those of most evidence (a steep rise is good), or of least.
@@ -118,6 +120,6 @@ def insertion_curve(predict_proba, X, maps, y, *, order="most", fill="mean", n_s
     V. Petsiuk, A. Das, K. Saenko: RISE: Randomized Input Sampling for Explanation of Black-box Models, BMVC 2018.
     """
     last = {"most": "least", "least": "most"}.get(order, order)  # of another the deletion curve tells
-    curve = deletion_curve(predict_proba, X, maps, y, order=last, fill=fill, n_steps=n_steps)
+    curve = deletion_curve(predict_proba, X, maps, y, classes=classes, order=last, fill=fill, n_steps=n_steps)
     curve.probabilities = curve.probabilities[::-1]
     return curve

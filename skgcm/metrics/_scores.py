@@ -1,7 +1,7 @@
 """Whether maps say what the scores say."""
 
 import numpy as np
-from sklearn.utils.validation import check_array, check_consistent_length
+from sklearn.utils.validation import check_array, check_consistent_length, column_or_1d
 
 from skgcm.utils.arrays import as_numpy
 
@@ -18,17 +18,21 @@ def _maps_and_scores(maps, scores):
     return maps, scores
 
 
-def check_positions(y, n_classes):
-    """Positions of classes, (n,), of an array-like (n,) or (n, 1). Raises ValueError for anything else."""
-    y = np.asarray(as_numpy(y))
-    y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
-    if y.ndim != 1 or y.dtype.kind not in "iu" or y.min() < 0 or y.max() >= n_classes:
-        found = f"{y.min()} .. {y.max()}" if y.dtype.kind in "iu" else str(y.dtype)
+def class_indices(y, classes, n_classes):
+    """Positions of the labels `y`, (n,) or (n, 1), among `classes`; None: among the sorted labels in y. ValueError."""
+    y = column_or_1d(as_numpy(y))
+    classes = np.unique(y) if classes is None else column_or_1d(as_numpy(classes))
+    if len(classes) != n_classes:
         raise ValueError(
-            f"y of shape {y.shape} has {found}, and must hold a position 0 .. {n_classes - 1} for each image: "
-            "np.searchsorted(clf.classes_, labels)."
+            f"{len(classes)} classes {classes.tolist()} do not go with {n_classes} columns. Pass classes=clf.classes_, "
+            "the labels in the order of the columns."
         )
-    return y
+    order = np.argsort(classes)
+    found = order[np.searchsorted(classes, y, sorter=order).clip(max=n_classes - 1)]
+    unknown = classes[found] != y
+    if unknown.any():
+        raise ValueError(f"y has the label {y[unknown][0]!r}, which is not in classes {classes.tolist()}.")
+    return found
 
 
 def additivity_error(maps, scores):
@@ -63,7 +67,7 @@ def additivity_error(maps, scores):
     return float(np.abs(means - scores).max() / largest) if largest else float("nan")
 
 
-def decline_ratio(maps, scores, y):
+def decline_ratio(maps, scores, y, *, classes=None):
     """Share of a classifier's accuracy that is lost when the sums of its maps decide instead of its scores.
 
     With A the accuracy of the scores and B the accuracy of the classes whose maps have the largest sum, the decline
@@ -75,8 +79,10 @@ def decline_ratio(maps, scores, y):
         The maps of all N classes, of any number of axes; (n, N) are their sums.
     scores : array-like (n, N), numbers
         The classifier's scores.
-    y : array-like (n,) or (n, 1), integers
-        The true class of each image, as a position 0 .. N - 1: ``np.searchsorted(clf.classes_, labels)``.
+    y : array-like (n,) or (n, 1)
+        The true label of each image.
+    classes : array-like (N,), default=None
+        The labels in the order of the columns of `scores`, ``clf.classes_``. None: the sorted labels in y.
 
     Returns
     -------
@@ -86,8 +92,8 @@ def decline_ratio(maps, scores, y):
     Raises
     ------
     ValueError
-        If shapes do not agree, `y` holds anything but positions, or no image is classified rightly, so that nothing
-        can decline.
+        If shapes do not agree, `y` has a label that is not in `classes`, or no image is classified rightly, so that
+        nothing can decline.
 
     References
     ----------
@@ -104,7 +110,7 @@ def decline_ratio(maps, scores, y):
     0.33
     """
     maps, scores = _maps_and_scores(maps, scores)
-    y = check_positions(y, scores.shape[1])
+    y = class_indices(y, classes, scores.shape[1])
     check_consistent_length(scores, y)
     sums = maps.reshape(*scores.shape, -1).sum(axis=2, dtype=np.float64)
     before, after = (np.count_nonzero(values.argmax(axis=1) == y) for values in (scores, sums))

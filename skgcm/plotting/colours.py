@@ -27,14 +27,14 @@ def _with_alpha(rgb, alpha, known):
     return np.where(known[..., None], np.rint(rgba), 0).astype(np.uint8)
 
 
-def picture(values, light, kind, scale):
+def picture(values, intensity, kind, scale):
     """What :meth:`skgcm.Explanation.to_images` returns.
 
     Parameters
     ----------
     values : ndarray (n, k, R, C)
         Contributions.
-    light : ndarray (n, R, C)
+    intensity : ndarray (n, R, C)
         The images in grey, 0 .. 1.
     kind : {"map", "layer", "overlay"}
     scale : float
@@ -54,5 +54,5 @@ def picture(values, light, kind, scale):
     weight = np.abs(share)
     if kind == "layer":
         return _with_alpha(rgb, 255 * weight, known)
-    grey = 255 * np.clip(np.nan_to_num(light), 0, 1)[:, None, ..., None]  # (n, 1, R, C, 1)
+    grey = 255 * np.clip(np.nan_to_num(intensity), 0, 1)[:, None, ..., None]  # (n, 1, R, C, 1)
     return _with_alpha(grey + weight[..., None] * (rgb - grey), 255, known)

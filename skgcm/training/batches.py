@@ -14,8 +14,8 @@ UPLOAD = 2**26  # bytes in one copy to the device
 class Batches:
     """Whole batches of a skorch data set: each is one slice of one array, never a list of samples.
 
-    Yields ``(rows, labels)``, tensors (B, R * C * D) in the dtype of the data and int64 (B,). Shuffled when there is a
-    generator, one of the processor. A last batch of one has no batch statistics and joins the batch before it.
+    Yields ``(X_flat, labels)``, tensors (B, R * C * D) in the dtype of the data and int64 (B,). Shuffled when there is
+    a generator, one of the processor. A last batch of one has no batch statistics and joins the batch before it.
 
     For a CUDA device all rows are copied to it once and sliced there; where they do not fit, each batch comes in pinned
     memory, from which the device fetches it without the host waiting.
@@ -42,11 +42,11 @@ class Batches:
     def __iter__(self):
         order = torch.arange(self.n) if self.generator is None else torch.randperm(self.n, generator=self.generator)
         if self.resident is not None:
-            rows, labels = self.resident
+            X_flat, labels = self.resident
             order = order.to(self.device)
             for start, stop in pairwise(self.bounds):
                 chosen = order[start:stop]  # index_select: CUDA does not index unsigned integers of 16 bits and more
-                yield rows.index_select(0, chosen), labels.index_select(0, chosen)
+                yield X_flat.index_select(0, chosen), labels.index_select(0, chosen)
             return
         for start, stop in pairwise(self.bounds):
             batch = self._slice(order[start:stop].numpy())
@@ -57,10 +57,10 @@ class Batches:
         if self.indices is not None:
             chosen = self.indices[chosen]
         labels = torch.zeros(len(chosen), dtype=torch.long) if self.y is None else torch.from_numpy(self.y[chosen])
-        rows = torch.from_numpy(self.X[chosen])
-        if self.device.type == "mps" and rows.dtype != torch.uint8:  # it has no float64, to scale other numbers with
-            rows = rows.float()
-        return rows, labels
+        X_flat = torch.from_numpy(self.X[chosen])
+        if self.device.type == "mps" and X_flat.dtype != torch.uint8:  # it has no float64, to scale other numbers with
+            X_flat = X_flat.float()
+        return X_flat, labels
 
     def _upload(self):
         """All rows and labels on the device, in pieces: of the array itself there is never a second copy here."""

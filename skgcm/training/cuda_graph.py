@@ -9,12 +9,12 @@ from functools import partial
 import torch
 from torch import nn
 
-MOST_CHANGES = 10  # of what graphs have fixed: a network that changes more often is run step by step
+MAX_CHANGES = 10  # of what graphs have fixed: a network that changes more often is run step by step
 
 
-def autocast(device, low):
-    """Context in which convolutions are computed in the dtype `low`, if any."""
-    return torch.autocast(device.type, dtype=low, enabled=low is not None, cache_enabled=False)
+def autocast(device, autocast_dtype):
+    """Context in which convolutions are computed in the dtype `autocast_dtype`, if any."""
+    return torch.autocast(device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None, cache_enabled=False)
 
 
 def _captures_on(device):
@@ -29,12 +29,12 @@ class _Call(nn.Module):
     PyTorch replaces the forward method of what it captures: this one's, so that the network stays as it is.
     """
 
-    def __init__(self, network, low, options, names):
+    def __init__(self, network, autocast_dtype, options, names):
         super().__init__()
-        self.network, self.low, self.options, self.names = network, low, options, names
+        self.network, self.autocast_dtype, self.options, self.names = network, autocast_dtype, options, names
 
     def forward(self, images, *tensors):
-        with autocast(images.device, self.low):
+        with autocast(images.device, self.autocast_dtype):
             return self.network(images, **self.options, **dict(zip(self.names, tensors, strict=True)))
 
 
@@ -47,8 +47,8 @@ class _Captured:
     recurs: bool = False
 
 
-class Step:
-    """A network in training under autocast to the dtype `low`, if any; with `replay`, on CUDA, from a graph.
+class GraphedForward:
+    """A network in training under autocast to a dtype, if any; with `use_cuda_graph`, on CUDA, from a graph.
 
     Only the network is captured, at the first batch: loss, optimizer, learning rates, random numbers and callbacks stay
     as they are, and need not be capturable. PyTorch captures on one GPU in a process, the first: on others the network
@@ -60,8 +60,8 @@ class Step:
     As a context manager it lets go of its graphs at the end, and replays no more.
     """
 
-    def __init__(self, network, low=None, replay=False):
-        self.network, self.low, self.replay = network, low, replay
+    def __init__(self, network, autocast_dtype=None, use_cuda_graph=False):
+        self.network, self.autocast_dtype, self.use_cuda_graph = network, autocast_dtype, use_cuda_graph
         self.modules = list(network.modules())
         self.captured, self.outgrown = {}, []
         self.fixed, self.changes = None, 0
@@ -70,17 +70,17 @@ class Step:
         return self
 
     def __exit__(self, *_):
-        self.replay = False
+        self.use_cuda_graph = False
         self._forget()
 
     def __call__(self, images, **options):
         """The network's output for images and its further arguments, tensors and others."""
         names = [name for name, value in options.items() if isinstance(value, torch.Tensor)]
         tensors = (images, *(options.pop(name) for name in names))
-        call = partial(_Call, self.network, self.low, options, names)
-        if self.replay:
+        call = partial(_Call, self.network, self.autocast_dtype, options, names)
+        if self.use_cuda_graph:
             self._notice_changes()
-        if not self.replay or self._has_hooks() or not _captures_on(images.device):
+        if not self.use_cuda_graph or self._has_hooks() or not _captures_on(images.device):
             return call()(*tensors)
         key = (*names, *options.items())
         found = self.captured.get(key)
@@ -109,7 +109,7 @@ class Step:
         if fixed != self.fixed:
             self._forget()
             self.fixed, self.changes = fixed, self.changes + 1
-            self.replay = self.changes <= MOST_CHANGES
+            self.use_cuda_graph = self.changes <= MAX_CHANGES
 
     def _forget(self):
         if self.captured:

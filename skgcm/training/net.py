@@ -16,7 +16,7 @@ from tqdm import tqdm
 from skgcm.training import erasing, heap, sparsity
 from skgcm.training.augmentation import augmented
 from skgcm.training.batches import Batches
-from skgcm.training.cuda_graph import Step, autocast
+from skgcm.training.cuda_graph import GraphedForward, autocast
 from skgcm.training.mosaic import frozen_running_stats, make_mosaics
 
 BATCH_SIZES = {"train_batch_size", "valid_batch_size"}  # what skorch's callbacks find of a batch, but for its loss
@@ -151,22 +151,22 @@ class GCMNet(NeuralNetClassifier):
     def train_step_single(self, batch, mosaic=False, sparsity=0.0, erase=False):
         """As skorch's, on augmented images, maybe erased in part and made mosaics, and with the penalty."""
         self._set_training(True)
-        rows, labels = (part.to(self.device, non_blocking=True) for part in batch)
-        images = self.image_format.unflatten(rows)
+        X_flat, labels = (part.to(self.device, non_blocking=True) for part in batch)
+        images = self.image_format.unflatten(X_flat)
         images = augmented(images, self.augment, self.augmenting_, self.image_format.scale)
         if erase:
-            with autocast(images.device, self.step_.low):
+            with autocast(images.device, self.step_.autocast_dtype):
                 images = erasing.erase_low_evidence(self.network, images, labels, self.augmenting_)
         options = {}
         # a lone mosaic that the network reduces to one pixel has no batch statistics
         if mosaic and (len(images) > 4 or 2 * max(images.shape[2:]) > 2 ** (self.module__n_stages - 1)):
             images, options["regions"], labels = make_mosaics(images, labels, self.shuffling_)
         scores, penalty = self._learn(images, labels, sparsity > 0, options)
-        loss = self.get_loss(scores, labels, X=rows, training=True)
+        loss = self.get_loss(scores, labels, X=X_flat, training=True)
         if sparsity:
             loss = loss + sparsity * penalty
         loss.backward()
-        return {"loss": loss, "y_pred": scores[: len(rows)]}  # as many as labels in the batch, in their order
+        return {"loss": loss, "y_pred": scores[: len(X_flat)]}  # as many as labels in the batch, in their order
 
     def _learn(self, images, labels, penalised, options):
         """Scores in training, and the penalty on the contributions that they are made of, or None."""
@@ -224,7 +224,7 @@ class GCMNet(NeuralNetClassifier):
         done = 0 if checkpoint is None else checkpoint.restore(self)
         epochs = self.max_epochs
         self.shuffling_, self.augmenting_ = torch.Generator(), torch.Generator(self.device)
-        low = None if self.precision == "float32" else getattr(torch, self.precision)
+        autocast_dtype = None if self.precision == "float32" else getattr(torch, self.precision)
         on_cuda = self.augmenting_.device.type == "cuda"
         if validation is None:
             train, valid = self.get_split_datasets(X, y)
@@ -238,10 +238,10 @@ class GCMNet(NeuralNetClassifier):
         scheduled = self.optimizer_.param_groups if self.lr_schedule == "one-cycle" else []
         peaks = [group["lr"] for group in scheduled]
         steps = len(batches)
-        replay = on_cuda and self.cuda_graph and not self.compile and (epochs - done) * steps >= WORTH_CAPTURING
+        use_graph = on_cuda and self.cuda_graph and not self.compile and (epochs - done) * steps >= WORTH_CAPTURING
         with (
             tqdm(total=epochs * steps, initial=done * steps, unit="batch", disable=self.verbose != 1) as progress,
-            Step(self.module_, low, replay) as self.step_,
+            GraphedForward(self.module_, autocast_dtype, use_graph) as self.step_,
         ):
             for epoch in range(done, epochs):
                 self.notify("on_epoch_begin", **datasets)

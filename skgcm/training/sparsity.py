@@ -5,14 +5,14 @@ CCM_j is averaged over the channels of a pixel first, which share its weights.
 
 import torch
 
-OTHERS = 9  # classes beside an image's own that a step looks at: with ten classes these are all
+N_OTHERS = 9  # classes beside an image's own that a step looks at: with ten classes these are all
 
 
 def chosen(labels, n_classes, generator):
-    """Classes whose maps a step builds, (B, 1 + OTHERS): each image's own, then random others. None: all, in order."""
-    if n_classes - 1 <= OTHERS:
+    """Classes whose maps a step builds, (B, 1 + N_OTHERS): the own one, then random others. None: all, in order."""
+    if n_classes - 1 <= N_OTHERS:
         return None
-    others = torch.randint(1, n_classes, (len(labels), OTHERS), generator=generator, device=labels.device)
+    others = torch.randint(1, n_classes, (len(labels), N_OTHERS), generator=generator, device=labels.device)
     return torch.cat([labels[:, None], (labels[:, None] + others) % n_classes], 1)
 
 
