@@ -319,7 +319,7 @@ def test_one_too_long_says_what_to_do(clf, path):
 
 def test_too_many_column_names_say_what_to_do(images, clf, path):
     changed = pickle.loads(pickle.dumps(clf))
-    changed.feature_names_in_ = np.array([f"pixel {i}" for i in range(50_000)], dtype=object)
+    changed.feature_names_in_ = np.array([f"pixel number {i} of the image" for i in range(50_000)], dtype=object)
     with pytest.raises(ValueError, match=r"Most of it is of feature_names_in\. .*del clf\.feature_names_in_"):
         changed.save(path)
     del changed.feature_names_in_
