@@ -84,13 +84,13 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     mosaic : float in [0, 0.5], default=0.0
         Share of the training batches that become mosaics of four images around a random point: the contributions in
         a part must classify that part alone, so that evidence comes to lie on the object. 0: no mosaics.
-    sparsity : float, default=0.0
-        Weight in the loss of the sum over classes of the mean ``|CCM_j|``, where the channels of a pixel count as one:
-        evidence that decides nothing, because it cancels evidence elsewhere, is dropped. Of more than ten classes the
-        sum is estimated, from an image's own and nine random others. With the one-cycle schedule the weight rises
-        linearly from 0 to this value over `max_epochs`, and a fit that stops early ends with less; else it is
-        constant, as in `partial_fit`. Large images, which are learnt slowly, want more epochs or less of it. 0: no
-        penalty.
+    sparsity : "auto" or float, default="auto"
+        Weight in the loss of the evidence for wrong classes: the mean of ``max(CCM_j, 0)`` over the pixels and the
+        classes j that an image does not show, estimated from one such class in each step. What images of several
+        classes have in common then is evidence for none of them, and the maps show what only one class has. With the
+        one-cycle schedule the weight rises linearly from 0 to this value over `max_epochs`, and a fit that stops early
+        ends with less; else it is constant, as in `partial_fit`. 0: no penalty. "auto": 3, or 0 in the paper's
+        architecture.
     erasing : float in [0, 1], default=0.0
         Share of the mosaics for which images first lose up to half of their pixels, those that by then contribute least
         to their class, to the batch's mean colour: a decision should not need what is no evidence. With the one-cycle
@@ -239,7 +239,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         "value_range": [tuple, list, np.ndarray, None],
         "augment": [str, callable, None],
         "mosaic": [Interval(Real, 0, 0.5, closed="both")],
-        "sparsity": [Interval(Real, 0, None, closed="left")],
+        "sparsity": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
         "erasing": [Interval(Real, 0, 1, closed="both")],
         "optimizer": [StrOptions(set(build.OPTIMIZERS)), type],
         "lr": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
@@ -279,7 +279,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         value_range=None,
         augment="auto",
         mosaic=0.0,
-        sparsity=0.0,
+        sparsity="auto",
         erasing=0.0,
         optimizer="sgd",
         lr="auto",

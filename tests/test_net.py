@@ -35,7 +35,7 @@ def test_a_fit_with_mosaics_and_sparsity_adds_up_and_repeats_itself(params, eras
     X = np.random.default_rng(0).integers(0, 256, (23, 7, 9, 3), dtype=np.uint8)  # no multiple of 4, odd sizes
     params = {"max_epochs": 2, "batch_size": 7, "mosaic": 0.5, "sparsity": 0.1, "random_state": 0, **params}
     params |= {"erasing": erasing, "device": "cpu"}
-    one, other = (GCMClassifier(**params).fit(X, np.arange(23) % 12) for _ in range(2))  # 12: some classes are drawn
+    one, other = (GCMClassifier(**params).fit(X, np.arange(23) % 12) for _ in range(2))
     evidence = one.explain(X, "all")
     np.testing.assert_allclose(evidence.ccm.mean(axis=(2, 3, 4)), evidence.scores, atol=1e-5)
     np.testing.assert_array_equal(one.decision_function(X), other.decision_function(X))
@@ -123,17 +123,14 @@ def test_a_step_with_mosaics_learns_each_part_by_its_own_label(params, n_images,
     n_parts = len(of_parts)
     features, size = net.network.features(made, regions), tuple(made.shape[2:])
     ccm = (net.network.head.weight_maps(features, size) * net.network.intensities(made)[:, :, None]).sum(1)
-    scores, mean_abs = [], []
+    scores, positive = [], []
     for part in range(n_parts):
         inside = regions[part // 4, part % 4].bool()
         scores.append(ccm[part // 4][:, inside].mean(1))
-        mean_abs.append(ccm[part // 4][:, inside].abs().mean(1))
-    scores, mean_abs = torch.stack(scores), torch.stack(mean_abs)
-    if n_classes == 12:  # nine of the eleven others stand for them
-        classes = sparsity.chosen(of_parts, 12, augmenting)
-        own, others = mean_abs.gather(1, classes).tensor_split([1], 1)
-        mean_abs = torch.cat([own, others * 11 / 9], 1)
-    loss = torch.nn.functional.cross_entropy(scores, of_parts) + 0.5 * mean_abs.sum(1).mean()
+        positive.append(ccm[part // 4][:, inside].relu().mean(1))
+    scores, positive = torch.stack(scores), torch.stack(positive)
+    other = sparsity.draw_other(of_parts, n_classes, augmenting)
+    loss = torch.nn.functional.cross_entropy(scores, of_parts) + 0.5 * positive.gather(1, other).mean()
     torch.testing.assert_close(found["y_pred"], scores[:n_images])  # in the order of the batch
     torch.testing.assert_close(found["loss"], loss)
 

@@ -46,6 +46,7 @@ INSTEAD = {  # of net_params that are refused and are no parameters of the estim
 
 
 MIN_EPOCHS, MAX_EPOCHS = 30, 200  # of "auto": the first for 5,000 images and more
+SPARSITY = {"multiscale": 3.0, "paper": 0.0}  # of "auto"
 LARGE = 10_000  # images, from which a GPU gets batches of 512
 LARGE_SIDES = (96, 256)  # pixels, from each of which images get one stage more
 
@@ -209,6 +210,8 @@ def build_net(params, image_format, n_classes, weights, n_images=None, hold_out=
     own |= {f"module__{name}": value for name, value in resolve_network(params, image_format.shape).items()}
     own |= resolve_schedule(params, device, n_images)
     own |= {name: params[name] for name in ("mosaic", "sparsity", "erasing", "lr_schedule", "verbose")}
+    if own["sparsity"] == "auto":
+        own["sparsity"] = SPARSITY[params["architecture"]]
     own["augment"] = augmentation.resolve(params["augment"], image_format.shape)
     if weights is not None:
         own |= {"criterion__weight": torch.from_numpy(weights), "criterion__reduction": "none"}

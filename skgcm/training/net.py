@@ -178,14 +178,14 @@ class GCMNet(NeuralNetClassifier):
                 "a single one, has no batch statistics. Train on more images at a time, or with a smaller n_stages."
             )
         if penalised:
-            options["mean_abs"] = True
-            classes = sparsity.chosen(labels, n_classes, self.augmenting_)
-            if classes is not None:
-                options["classes"] = classes
+            other = sparsity.draw_other(labels, n_classes, self.augmenting_)
+            options |= {"mean_abs": True, "classes": other}
         with frozen_running_stats(self.network) if "regions" in options else nullcontext():
             out = self.step_(images, **options)
-        scores, mean_abs = out if penalised else (out, None)
-        return scores, sparsity.penalty(mean_abs, n_classes) if penalised else None
+        if not penalised:
+            return out, None
+        scores, mean_abs = out
+        return scores, sparsity.penalty(scores.gather(1, other), mean_abs)
 
     def get_split_datasets(self, X, y=None, **fit_params):
         try:

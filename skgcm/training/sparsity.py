@@ -1,25 +1,23 @@
-"""The penalty on all contributions, sum over classes of mean |CCM_j|: those that decide nothing are dropped.
+"""The penalty on evidence for classes that an image does not show.
 
-CCM_j is averaged over the channels of a pixel first, which share its weights.
+For an image and a class j that is not its own: the mean of the positive part of CCM_j, averaged over the channels of a
+pixel first, which share its weights. What images of several classes have in common, as their background, would be
+evidence for one class in images of the others. So it becomes evidence for none, and what remains lies on what only
+images of a class have. The evidence for an image's own class is not penalised.
 """
 
 import torch
 
-N_OTHERS = 9  # classes beside an image's own that a step looks at: with ten classes these are all
+
+def draw_other(labels, n_classes, generator):
+    """For each label another class at random, (B, 1): its penalty stands for the mean over all other classes."""
+    shifts = torch.randint(1, n_classes, (len(labels), 1), generator=generator, device=labels.device)
+    return (labels[:, None] + shifts) % n_classes
 
 
-def chosen(labels, n_classes, generator):
-    """Classes whose maps a step builds, (B, 1 + N_OTHERS): the own one, then random others. None: all, in order."""
-    if n_classes - 1 <= N_OTHERS:
-        return None
-    others = torch.randint(1, n_classes, (len(labels), N_OTHERS), generator=generator, device=labels.device)
-    return torch.cat([labels[:, None], (labels[:, None] + others) % n_classes], 1)
+def penalty(scores, mean_abs):
+    """The mean of the positive contributions, from scores and mean_abs of the classes drawn, (B, 1) both.
 
-
-def penalty(mean_abs, n_classes):
-    """Mean over images of the sum over all classes, from the mean_abs (B, k) of all or of the chosen.
-
-    The chosen others stand for all others, so that the expected penalty is the same.
+    ``max(c, 0)`` is ``(c + |c|) / 2``, and the mean of the contributions c is the score.
     """
-    scale = (n_classes - 1) / (mean_abs.shape[1] - 1)
-    return (mean_abs[:, 0] + scale * mean_abs[:, 1:].sum(1)).mean()
+    return ((scores + mean_abs) / 2).mean()
