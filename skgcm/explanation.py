@@ -7,7 +7,7 @@ import numpy as np
 
 from skgcm.plotting.colours import common_scale, picture
 from skgcm.utils.arrays import as_numpy
-from skgcm.utils.boxes import evidence_boxes, region_masks
+from skgcm.utils.regions import evidence_boxes, region_masks
 
 
 def _check_shapes(images, scores, classes, maps):

@@ -8,7 +8,7 @@ from sklearn.utils import Bunch, check_random_state, gen_batches
 from sklearn.utils.validation import check_array, check_consistent_length, column_or_1d
 
 from skgcm.utils.arrays import as_numpy
-from skgcm.utils.boxes import box_masks
+from skgcm.utils.regions import box_masks
 
 PERCENTILES = (5, 25, 50, 75, 95)
 
