@@ -263,7 +263,8 @@ class Explanation:
         ----------
         regions : array-like of bool, (R, C) or (n, R, C), or of numbers, (4,) or (n, 4)
             A mask that is True in the region, or a box (left, top, right, bottom) in pixels, right and bottom just
-            outside, fractions rounded; one for all images, or one for each.
+            outside, fractions rounded; one for all images, or one for each. A mask of another size, of the original
+            image for instance, is resized as in ``GCMClassifier.fit``.
 
         Returns
         -------

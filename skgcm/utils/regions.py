@@ -62,24 +62,33 @@ def resized_masks(masks, shape):
 def image_mask(region, shape, name, outwards=False):
     """The mask (R, C) of one image from a mask, bool of any size, or from boxes, numbers (m, 4). Raises ValueError."""
     region = _array(region, name)
-    if region.dtype == bool and region.size and region.ndim == 2:
+    if _are_masks(region, shape) and region.ndim == 2:
         return resized_masks(region, shape)
     if region.dtype.kind in "iuf" and ((region.ndim == 2 and region.shape[1] == 4) or region.shape == (4,)):
         return box_masks(region, *shape, name, outwards).any(axis=0)
     if not region.size and region.dtype != bool:
         return np.zeros(shape, bool)
-    remedy = f" Where numbers above 0 are inside, pass {name} > 0." if region.dtype.kind in "iuf" else ""
+    remedy = ""
+    if region.ndim == 2 and region.dtype.kind in "iuf":
+        remedy = f" Where numbers above 0 are inside, pass {name} > 0."
+    elif region.ndim == 2 and region.dtype == bool:
+        remedy = f" This mask looks transposed: the image has {shape[0]} rows and {shape[1]} columns."
     raise ValueError(
-        f"{name} has shape {region.shape} and dtype {region.dtype}, and is neither a mask, bool (rows, columns), nor "
-        f"boxes (left, top, right, bottom), numbers (m, 4).{remedy}"
+        f"{name} has shape {region.shape} and dtype {region.dtype}. Expected numbers (m, 4): (left, top, right, "
+        f"bottom) for each box; or a mask, bool (rows, columns).{remedy}"
     )
+
+
+def _are_masks(regions, shape):
+    """Whether these are masks (..., R, C) of some size, but that of the image's rows and columns exchanged."""
+    return regions.dtype == bool and regions.size > 0 and not shape != regions.shape[-2:] == shape[::-1]
 
 
 def region_masks(regions, shape):
     """Masks or boxes, one for all images or one for each -> bool (n, R, C), which is `shape`. Raises ValueError."""
     n, n_rows, n_columns = shape
     regions = _array(regions, "regions")
-    if regions.dtype == bool and regions.size and (regions.ndim == 2 or (regions.ndim == 3 and len(regions) == n)):
+    if _are_masks(regions, shape[1:]) and (regions.ndim == 2 or (regions.ndim == 3 and len(regions) == n)):
         return np.broadcast_to(resized_masks(regions, shape[1:]), shape)
     if regions.dtype.kind not in "iuf" or regions.shape not in ((4,), (n, 4)):
         raise ValueError(
