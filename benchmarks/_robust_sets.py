@@ -13,13 +13,14 @@ SIDE = 64  # of steel and of drawn defects, in pixels
 
 @dataclass
 class Images:
-    """Training and held-out images with labels, and masks (n, H, W) of where the evidence for the latter should be."""
+    """Training and held-out images with labels, and masks (n, H, W) of where the evidence for them should be."""
 
     X: np.ndarray
     y: np.ndarray
     X_test: np.ndarray
     y_test: np.ndarray
-    masks: np.ndarray | None = None
+    masks: np.ndarray | None = None  # of the held-out images
+    training_masks: np.ndarray | None = None
 
 
 def digits_on_gradients(rng, n_train=500):
@@ -70,9 +71,9 @@ def drawn_defects(textures, test_textures, rng, *, per_class=60, photos=15, n_te
         made += [(*_with_defect(own[i % photos], label, rng), label) for i in range(per_class)]
         others = test_textures[rng.integers(len(test_textures), size=n_test)]
         held_out += [(*_with_defect(photo, label, rng), label) for photo in others]
-    X, _, y = map(np.array, zip(*made, strict=True))
+    X, training_masks, y = map(np.array, zip(*made, strict=True))
     X_test, masks, y_test = map(np.array, zip(*held_out, strict=True))
-    return Images(X, DEFECTS[y], X_test, DEFECTS[y_test], masks)
+    return Images(X, DEFECTS[y], X_test, DEFECTS[y_test], masks, training_masks)
 
 
 def _with_defect(photo, label, rng):

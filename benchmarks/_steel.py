@@ -12,8 +12,8 @@ from skgcm import ContributionDisplay
 FILE_SIZE = 200  # rows and columns of the images that the boxes were drawn on
 
 
-def read_boxes(folder, paths, size):
-    """For each image of the test split the boxes (left, top, right, bottom) of its class, in pixels once resized.
+def read_boxes(folder, paths, size, split="test"):
+    """For each image of a split the boxes (left, top, right, bottom) of its class, in pixels once resized.
 
     The file counts pixels from 1 and its last ones belong to the box; here they count from 0, and end just outside.
     Pixels that a box covers in part are in it.
@@ -21,7 +21,7 @@ def read_boxes(folder, paths, size):
     boxes = defaultdict(list)
     with open(Path(folder) / "boxes.csv", newline="") as file:
         for row in csv.DictReader(file):
-            if row["split"] == "test" and row["box_class"] == row["class"]:
+            if row["split"] == split and row["box_class"] == row["class"]:
                 left, top = ((int(row[name]) - 1) * size // FILE_SIZE for name in ("xmin", "ymin"))
                 right, bottom = (-(-int(row[name]) * size // FILE_SIZE) for name in ("xmax", "ymax"))
                 boxes[row["file"]].append((left, top, right, bottom))

@@ -18,6 +18,7 @@ from skgcm.explanation import Explanation
 from skgcm.files import model, onnx
 from skgcm.files.checkpoint import Checkpoint
 from skgcm.inputs import images, labels, validation
+from skgcm.inputs import masks as masks_of_images
 from skgcm.inputs.value_range import check_value_range, check_values_in_range, find_value_range, warn_if_dark
 from skgcm.network import ARCHITECTURES, POLARITIES, UPSAMPLING
 from skgcm.training import augmentation, build, convergence
@@ -95,6 +96,10 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         Share of the mosaics for which images first lose up to half of their pixels, those that by then contribute least
         to their class, to the batch's mean colour: a decision should not need what is no evidence. With the one-cycle
         schedule from 30 % of `max_epochs` on, else from the start. 0: none. Needs `mosaic`.
+    guidance : float, default=1.0
+        Weight in the loss of the contributions to an image's own class that lie outside of its mask, for images with
+        one in the `masks` of :meth:`fit`. It pulls the largest contributions into the mask, and the share of the
+        positive ones. 0: masks are not used.
     optimizer : {"sgd", "adamw"} or a class of torch.optim, default="sgd"
         "sgd" has Nesterov momentum 0.9, "adamw" betas of 0.9 and 0.99. LBFGS, Muon and SparseAdam cannot train this
         network.
@@ -170,8 +175,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         The trained net; ``net_.network`` is the :class:`skgcm.network.GCM`.
     history_ : list of dict
         ``train_loss``, ``valid_loss`` (where images are held out), whether they are the lowest so far
-        (``train_loss_best``) and ``dur`` in seconds, epoch by epoch. The penalty of `sparsity` is in the first, and not
-        in the second, by which a fit is stopped.
+        (``train_loss_best``) and ``dur`` in seconds, epoch by epoch. The penalties of `sparsity` and `guidance` are in
+        the first, and not in the second, by which a fit is stopped.
 
     See Also
     --------
@@ -189,7 +194,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     weight would not mean what scikit-learn means by it. Use `class_weight`.
 
     A `checkpoint` holds weights, what the optimizer and early stopping remember, history, seed, parameters and
-    fingerprints of X and y (no images). Of a finished fit it holds the result, which `fit` then returns without
+    fingerprints of X, y and masks (no images). Of a finished fit it holds the result, which `fit` then returns without
     training: a file serves one fit, and is deleted to train anew. While a fit uses it, another fit with the same file
     is an error. In a folder the file is named by a fingerprint of the parameters, X and y: fits of the same parameters,
     `random_state` and data share one. One that cannot be written is a warning, and training goes on. ``verbose`` and
@@ -241,6 +246,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         "mosaic": [Interval(Real, 0, 0.5, closed="both")],
         "sparsity": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
         "erasing": [Interval(Real, 0, 1, closed="both")],
+        "guidance": [Interval(Real, 0, None, closed="left")],
         "optimizer": [StrOptions(set(build.OPTIMIZERS)), type],
         "lr": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         "lr_schedule": [StrOptions({"one-cycle", "constant"})],
@@ -281,6 +287,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         mosaic=0.0,
         sparsity="auto",
         erasing=0.0,
+        guidance=1.0,
         optimizer="sgd",
         lr="auto",
         lr_schedule="one-cycle",
@@ -317,6 +324,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         self.mosaic = mosaic
         self.sparsity = sparsity
         self.erasing = erasing
+        self.guidance = guidance
         self.optimizer = optimizer
         self.lr = lr
         self.lr_schedule = lr_schedule
@@ -365,7 +373,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     # ---- fitting -------------------------------------------------------------------------------------------------
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, *, validation_data=None):
+    def fit(self, X, y, masks=None, *, validation_data=None):
         """Train on images.
 
         Ctrl-C ends training at the end of the epoch, with a warning: the model is kept, and a `checkpoint` can go on
@@ -380,6 +388,13 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             or colour, upright and on black. All methods take what `fit` takes.
         y : array-like (n,)
             Class labels.
+        masks : array-like of bool (n, R', C'), or sequence of n items, default=None
+            Where the evidence for the class of each image should lie. An item is None where nobody has looked, a mask,
+            bool (R', C'), True where the evidence should be, or boxes, numbers (m, 4): (left, top, right, bottom) in
+            pixels of X, right and bottom just outside, fractions rounded outwards. Masks of some images help too. An
+            empty mask or no boxes (a faultless part): nothing is asked of this image's evidence, as with None. Masks of
+            another size than the images are resized: nearest-neighbour to larger ones; in smaller ones a pixel is
+            inside where any part of it is. They move with their images in `augment` and `mosaic`. See `guidance`.
         validation_data : tuple (X, y), default=None
             Images and labels that are not trained on, as X and y are, of the same size and units, with labels that y
             has. After each epoch the loss on them is recorded as ``valid_loss``, for callbacks to watch. With
@@ -406,15 +421,16 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         with torch_state.default_modes(), self._unchanged_on_error(), torch_state.noting_interrupts() as interrupts:
             warm = self.warm_start and hasattr(self, "net_")
             X_flat, y = self._validate_training(X, y, None, first=not warm)
+            masks = self._validate_masks(masks, len(X_flat))
             held_out = None if validation_data is None else self._validate_held_out(validation_data)
-            with self._checkpoint(X_flat, y, held_out) as saved:
+            with self._checkpoint(X_flat, y, held_out, masks) as saved:
                 random_state = self.random_state if saved is None else saved.random_state
                 net = self._build_net(y, len(y), hold_out=held_out is None, random_state=random_state)
                 begun = 0
                 if warm:
                     net.continue_from(self.net_)
                     begun = len(net.history)
-                self._train(net, X_flat, y, checkpoint=saved, validation=held_out, interrupts=interrupts)
+                self._train(net, X_flat, y, checkpoint=saved, validation=held_out, masks=masks, interrupts=interrupts)
         epochs = len(self.history_) - begun
         if interrupts and epochs < net.max_epochs:
             warn(f"Ctrl-C ended the training after {epochs} of {net.max_epochs} epochs. The model is that of now.")
@@ -428,13 +444,13 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         weights = build.class_weights(self.class_weight, self.classes_, y)
         convergence.warn_if_near_chance(scores, y[some], weights, len(net.history))
 
-    def _checkpoint(self, X_flat, y, held_out):
+    def _checkpoint(self, X_flat, y, held_out, masks):
         if self.checkpoint is None:
             return nullcontext()
-        return Checkpoint(self._all_params(), self.image_shape_, X_flat, self.classes_, y, held_out)
+        return Checkpoint(self._all_params(), self.image_shape_, X_flat, self.classes_, y, held_out, masks)
 
     @fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, y, classes=None):
+    def partial_fit(self, X, y, classes=None, masks=None):
         """Train one epoch more, at the constant learning rate `lr`. No `checkpoint` is read or written.
 
         The first call settles ``image_shape_`` and ``value_range_``: pass `value_range` where later images may be
@@ -448,6 +464,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             Class labels.
         classes : array-like (N,), default=None
             All labels there will be. Needed in the first call, unless `n_classes` says that they are 0 .. N - 1.
+        masks : array-like or sequence of n items, default=None
+            Where the evidence should lie, as in :meth:`fit`.
 
         Returns
         -------
@@ -469,10 +487,11 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             if self.class_weight == "balanced":
                 raise ValueError("class_weight='balanced' needs all labels at once. For partial_fit, pass a dict.")
             X_flat, y = self._validate_training(X, y, classes, first)
+            masks = self._validate_masks(masks, len(X_flat))
             net = self._build_net(y, lr_schedule="constant", max_epochs=1, early_stopping=False)
             if not first:
                 net.continue_from(self.net_, momentum=True)
-            self._train(net, X_flat, y)
+            self._train(net, X_flat, y, masks=masks)
         return self
 
     @contextmanager
@@ -507,6 +526,18 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             check_values_in_range(X_flat, self.value_range_)
         remedy = "Name all labels that will come, as n_classes or in the first partial_fit as classes; or fit anew."
         return X_flat, labels.indices(y, self.classes_, "y", remedy)
+
+    def _validate_masks(self, masks, n):
+        """The :class:`skgcm.inputs.masks.Masks` of n images, or None where they have no effect."""
+        masks = masks_of_images.find(masks, n, self.image_shape_[:2])
+        if masks is None or not self.guidance:
+            return None
+        if callable(self.augment):
+            raise ValueError(
+                "masks are given, and augment is a callable, which would move the images and not the masks. Use names "
+                "joined by '+', like 'shift+flip', augment=None, or fit without masks."
+            )
+        return masks
 
     def _validate_held_out(self, validation_data):
         """Rows (m, R * C * D) and class indices (m,) of what the user holds out."""

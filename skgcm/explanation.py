@@ -7,7 +7,7 @@ import numpy as np
 
 from skgcm.plotting.colours import common_scale, picture
 from skgcm.utils.arrays import as_numpy
-from skgcm.utils.boxes import evidence_boxes, region_masks
+from skgcm.utils.regions import evidence_boxes, region_masks
 
 
 def _check_shapes(images, scores, classes, maps):
@@ -240,7 +240,8 @@ class Explanation:
         ----------
         regions : array-like of bool, (R, C) or (n, R, C), or of numbers, (4,) or (n, 4)
             A mask that is True in the region, or a box (left, top, right, bottom) in pixels, right and bottom just
-            outside, fractions rounded; one for all images, or one for each.
+            outside, fractions rounded; one for all images, or one for each. A mask of another size, of the original
+            image for instance, is resized as in ``GCMClassifier.fit``.
 
         Returns
         -------

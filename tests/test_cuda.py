@@ -40,15 +40,18 @@ def test_the_processor_finds_the_same_scores(fitted):
 
 
 @pytest.mark.parametrize("options", [{}, {"mosaic": 0.5, "sparsity": 0.1, "erasing": 1}, {"architecture": "paper"}])
+@pytest.mark.parametrize("masked", [False, True], ids=["", "masks"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_replayed_steps_learn_what_run_steps_learn(fitted, precision, options, monkeypatch):
+def test_replayed_steps_learn_what_run_steps_learn(fitted, precision, masked, options, monkeypatch):
     _, X = fitted
+    masks = [np.eye(*X.shape[1:3], dtype=bool) if i % 3 else None for i in range(96)] if masked else None
     captured, capture = [], torch.cuda.make_graphed_callables
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", lambda *args: captured.append(True) or capture(*args))
     params = {"max_epochs": 4, "batch_size": 20, "precision": precision, "augment": "shift+flip", "random_state": 0}
     params |= options
     run, replayed = (
-        GCMClassifier(**params, net_params={"cuda_graph": graph}).fit(X, np.arange(96) % 3) for graph in (False, True)
+        GCMClassifier(**params, net_params={"cuda_graph": graph}).fit(X, np.arange(96) % 3, masks)
+        for graph in (False, True)
     )
     assert len(captured) == (2 if "mosaic" in options else 1)  # plain batches, and mosaics
     losses = [[epoch["train_loss"] for epoch in clf.history_] for clf in (run, replayed)]

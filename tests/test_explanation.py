@@ -231,6 +231,9 @@ def test_regions_image_by_image_or_one_for_all():
     expected = evidence.ccm[:, :, 1:3, 2:4].mean(axis=4).sum(axis=(2, 3)) / 24
     np.testing.assert_allclose(evidence.region_scores(boxes[2]), expected, rtol=1e-5, atol=1e-6)
     assert evidence[:0].region_scores(masks[2]).shape == (0, 3)
+    large = masks.repeat(3, 1).repeat(2, 2)  # of the original images
+    np.testing.assert_array_equal(evidence.region_scores(large), evidence.region_scores(masks))
+    np.testing.assert_array_equal(evidence.region_scores(large[2]), evidence.region_scores(masks[2]))
 
 
 @pytest.mark.parametrize(

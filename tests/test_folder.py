@@ -660,3 +660,89 @@ def test_damaged_file_does_not_hide_a_shortage_of_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(ImageOps, "exif_transpose", no_memory)
     with pytest.raises(MemoryError):
         load_images(tmp_path)
+
+
+# Masks
+
+
+def draw_mask(value=255):
+    mask = np.zeros((4, 6), np.uint8)
+    mask[1:3, 2:5] = value
+    return mask
+
+
+def check_masks(found, expected):
+    assert found.dtype == object
+    assert found.shape == (len(expected),)
+    for own, mask in zip(found, expected, strict=True):
+        assert (own is None) == (mask is None)
+        if mask is not None:
+            assert own.dtype == bool
+            np.testing.assert_array_equal(own, mask > 0)
+
+
+@pytest.mark.parametrize(("masks", "name"), [("_mask", "1_mask.png"), ("_mask.png", "1_mask.png"), (".png", "1.png")])
+def test_masks_beside_their_photos(tmp_path, masks, name):
+    for photo in ("a/1.bmp", "a/2.bmp", "b/gas_mask.bmp"):
+        save(tmp_path / photo, GREY)
+    save(tmp_path / "a" / name, draw_mask(1))
+    X, y, paths, found, groups = load_image_folder(tmp_path, masks=masks, return_paths=True, groups=r"^\w")
+    assert y.tolist() == groups.tolist() == ["a", "a", "b"]
+    assert len(X) == len(paths) == 3  # the mask is no photo, and gas_mask is one
+    check_masks(found, [draw_mask(), None, None])
+
+
+@pytest.mark.parametrize("name", ["1_mask.png", "1.tif"])
+@pytest.mark.parametrize("convert", [str, Path])
+def test_masks_in_a_folder_of_their_own(tmp_path, name, convert):
+    for photo in ("test/good/1.png", "test/bad/1.png", "test/bad/2.png"):
+        save(tmp_path / photo, GREY)
+    save(tmp_path / "ground_truth/bad" / name, draw_mask())
+    _, y, found = load_image_folder(tmp_path / "test", masks=convert(tmp_path / "ground_truth"))
+    assert y.tolist() == ["bad", "bad", "good"]
+    check_masks(found, [draw_mask(), None, None])
+
+
+def test_masks_outside_of_the_pattern_are_found(tmp_path):
+    for photo in ("a/1.bmp", "b/1.bmp"):
+        save(tmp_path / photo, GREY)
+    save(tmp_path / "a/1_mask.png", draw_mask())
+    check_masks(load_image_folder(tmp_path, masks="_mask", pattern="*/*.bmp")[2], [draw_mask(), None])
+
+
+@pytest.mark.parametrize("resize", ["stretch", "pad", "crop"])
+def test_masks_are_resized_with_their_photos_and_keep_thin_lines(tmp_path, resize):
+    line = np.zeros((40, 60), np.uint8)
+    line[:, 31] = 255
+    for name in ("a", "b"):
+        save(tmp_path / name / "1.png", line)
+    save(tmp_path / "a/1_mask.png", line)
+    X, _, masks = load_image_folder(tmp_path, size=(8, 8), resize=resize, masks="_mask")
+    assert (masks[0].sum(axis=1) <= 1).all()
+    assert masks[0].any()
+    np.testing.assert_array_equal(masks[0], X[0, :, :, 0] == X[0].max(axis=(1, 2), keepdims=True)[..., 0])
+
+
+def test_a_mask_of_another_size_is_resized(tmp_path):
+    for name in ("a", "b"):
+        save(tmp_path / name / "1.png", GREY)
+    save(tmp_path / "a/1_mask.png", draw_mask().repeat(3, 0).repeat(2, 1))
+    check_masks(load_image_folder(tmp_path, masks="_mask")[2], [draw_mask(), None])
+
+
+@pytest.mark.parametrize("masks", [3, "", b"_mask"], ids=str)
+def test_masks_that_are_neither_suffix_nor_folder(tmp_path, masks):
+    with pytest.raises(ValueError, match="expected a suffix, such as '_mask'"):
+        load_image_folder(tmp_path, masks=masks)
+
+
+def test_masks_that_are_not_there_or_not_readable(tmp_path):
+    for name in ("a", "b"):
+        save(tmp_path / name / "1.png", GREY)
+    with pytest.raises(ValueError, match=r"masks='_masks': none of 2 images has a mask there.*'_mask'"):
+        load_image_folder(tmp_path, masks="_masks")
+    with pytest.raises(FileNotFoundError, match=r"masks='.*truth' does not exist"):
+        load_image_folder(tmp_path, masks=tmp_path / "truth")
+    (tmp_path / "a/1_mask.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"1_mask.png.* as an image"):
+        load_image_folder(tmp_path, masks="_mask", on_error="warn")

@@ -289,6 +289,22 @@ def test_boxes_of_unlike_lengths_and_narrow_floats():
     assert energy_in_boxes(maps, [box, box]).tolist() == [1, 0]
 
 
+@pytest.mark.parametrize("form", [np.asarray, list, torch.tensor])
+def test_masks_are_taken_where_boxes_are(form):
+    maps = np.arange(24.0).reshape(2, 3, 4) - 2
+    masks = np.zeros((2, 3, 4), bool)
+    masks[:, 1:, 2:] = True
+    boxes = [[(2, 1, 4, 3)]] * 2
+    assert energy_in_boxes(maps, form(masks)).tolist() == energy_in_boxes(maps, boxes).tolist()
+    assert pointing_game(maps, form(masks)).tolist() == pointing_game(maps, boxes).tolist()
+    large = masks.repeat(2, 1).repeat(3, 2)  # of the original images
+    assert energy_in_boxes(maps, form(large)).tolist() == energy_in_boxes(maps, boxes).tolist()
+    with pytest.raises(ValueError, match="looks transposed: the image has 3 rows and 4 columns"):
+        energy_in_boxes(maps, masks.swapaxes(1, 2))
+    with pytest.raises(ValueError, match="pass boxes > 0"):
+        energy_in_boxes(np.ones((1, 3, 3)), np.ones((1, 3, 3)))
+
+
 def test_float16_evidence_does_not_overflow():
     maps = np.full((1, 2, 2), 4e4, np.float16)
     assert energy_in_boxes(maps, [[(0, 0, 1, 2)]]).tolist() == [0.5]

@@ -199,6 +199,12 @@ def test_a_part_scores_the_mean_of_the_contributions_in_it(variant, size):
     close(again, scores)
     close(chosen, mean_abs.gather(1, classes))
 
+    own = torch.tensor([[3, 0, 0], [1, 2, 3]])
+    again, magnitudes, shown = network(images, regions, mean_abs=True, shown=torch.tensor([2, 0]), shown_classes=own)
+    close(again, scores)
+    close(magnitudes, mean_abs)
+    close(shown, torch.stack([ccm[2, own[0]], ccm[0, own[1]]]))
+
 
 @each_variant
 def test_the_whole_image_is_one_part(variant):

@@ -1,5 +1,6 @@
 """A folder of images per class, or of images without classes, of any format that Pillow reads."""
 
+import os
 import re
 import unicodedata
 import warnings
@@ -13,6 +14,7 @@ from tqdm import tqdm
 
 from skgcm.datasets import _listing
 from skgcm.inputs import pillow
+from skgcm.utils.regions import resized_masks
 from skgcm.utils.warnings import warn
 
 RESIZE = ("stretch", "pad", "crop")
@@ -132,6 +134,27 @@ def _read(files, size, mode, resize, on_error):
     return X[: len(kept)], kept
 
 
+def _check_masks(masks):
+    """`masks` as a Path, where it is a folder, or as a suffix, or None."""
+    if masks is None or (isinstance(masks, str) and masks and "/" not in masks and not Path(masks).is_dir()):
+        return masks
+    if not masks or not isinstance(masks, str | os.PathLike):
+        raise ValueError(
+            f"masks={masks!r}: expected a suffix, such as '_mask' for part1.jpg and part1_mask.png, or a folder."
+        )
+    return Path(masks).expanduser()
+
+
+def _read_masks(files, size, resize, shape):
+    """The masks of n images (R, C) in files, None where there is none: objects (n,)."""
+    formats, masks = pillow.formats(), np.empty(len(files), object)
+    for i, file in enumerate(files):
+        if file is not None:
+            mask = _read_file(file, formats, lambda image: pillow.read_mask(image, size, resize))
+            masks[i] = resized_masks(mask, shape)
+    return masks
+
+
 def load_image_folder(
     path,
     *,
@@ -140,6 +163,7 @@ def load_image_folder(
     resize="stretch",
     pattern=None,
     groups=None,
+    masks=None,
     on_error="raise",
     return_paths=False,
 ):
@@ -180,8 +204,15 @@ def load_image_folder(
         and in Unicode form NFC. The group is what the first parentheses match, or else the whole match:
         ``groups=r"part(\d+)"`` is "17" for ``good/part17_left.png``. Pass the groups to ``GroupKFold`` and the like,
         which keep the images of one group on one side of a split.
+    masks : str or path-like, default=None
+        Where masks are, images that are black where the evidence should not lie. Either what their name has after that
+        of the photo, without its extension: ``"_mask"`` for ``part1.jpg`` and ``part1_mask.png`` in the same folder,
+        ``".png"`` for ``part1.jpg`` and ``part1.png``. Masks are not read as photos. Or a folder that exists, with the
+        same class folders, where masks have the names of their photos, or these and ``_mask``, and any extension:
+        ``ground_truth`` of MVTec AD. Photos without a mask are fine. Store masks without loss, as PNG for example.
     on_error : {"raise", "warn"}, default="raise"
-        What happens when a file cannot be read: an error, or one UserWarning for all of them, which are left out.
+        What happens when a file cannot be read: an error, or one UserWarning for all of them, which are left out. A
+        mask that cannot be read is an error.
     return_paths : bool, default=False
         Whether to return the path of each image too.
 
@@ -195,6 +226,9 @@ def load_image_folder(
         system.
     paths : ndarray of shape (n,), dtype str
         The file of each image, beginning with `path`. Only with ``return_paths=True``.
+    masks : ndarray of shape (n,), dtype object
+        The mask of each image, bool (R, C), True inside, or None: what ``GCMClassifier.fit`` takes. They are resized
+        with their images; a pixel is inside where any part of it is. Only with `masks`.
     groups : ndarray of shape (n,), dtype str
         The group of each image. The last value, only with `groups`.
 
@@ -207,7 +241,8 @@ def load_image_folder(
     ValueError
         If there are less than two class folders, a class folder holds no images, the name of one is not UTF-8, two
         have the same name in two Unicode forms, a file cannot be read (the message names it), `groups` finds nothing in
-        a file's path, images differ in size while `size` is None, or a parameter has none of the values above.
+        a file's path, no image has a mask, images differ in size while `size` is None, or a parameter has none of the
+        values above.
 
     See Also
     --------
@@ -253,9 +288,9 @@ def load_image_folder(
     >>> groups
     array(['1', '1'], dtype='<U1')
     """
-    size, groups = _check_how(size, mode, resize, on_error), _check_groups(groups)
+    size, groups, masks = _check_how(size, mode, resize, on_error), _check_groups(groups), _check_masks(masks)
     path = Path(path).expanduser()
-    images, labels = _listing.find_classes(path, pattern)
+    images, labels, mask_files = _listing.find_classes(path, pattern, masks)
     found = None if groups is None else _find_groups(groups, images)
     files = [path.joinpath(*names) for names in images]
     X, kept = _read(files, size, mode, resize, on_error)
@@ -268,6 +303,8 @@ def load_image_folder(
     result = [X, y[kept]]
     if return_paths:
         result.append(np.array([str(files[i]) for i in kept]))
+    if masks is not None:
+        result.append(_read_masks([mask_files.get(images[i]) for i in kept], size, resize, X.shape[1:3]))
     if found is not None:
         result.append(found[kept])
     return tuple(result)

@@ -38,8 +38,11 @@ def find_images(path, pattern=None):
     return images
 
 
-def find_classes(path, pattern=None):
-    """Images in class folders, sorted by class, then by name, and the class of each."""
+def find_classes(path, pattern=None, masks=None):
+    """Images in class folders, sorted by class, then by name, the class of each, and {image: path of its mask}.
+
+    `masks` is a folder, a Path, or what the name of a mask has after that of its image, a string.
+    """
     _check_folder(path)
     given = _given(path, pattern)
     files, known = _list(path)
@@ -61,6 +64,19 @@ def find_classes(path, pattern=None):
         )
     labels = _labels(path, classes)
     images, left = _choose(path, files, known, globs, named=pattern is not None, depth=2)
+    if isinstance(masks, str):
+        found = _masks_beside(images, known, masks)
+        taken = set(found.values())
+        images, left = _without(images, left, taken)
+        found = {names: path.joinpath(*mask) for names, mask in found.items() if names not in taken}
+    else:
+        found = {} if masks is None else _masks_in(masks, images)
+    if masks is not None and not found:
+        raise ValueError(
+            f"masks={str(masks)!r}: none of {len(images)} images has a mask there. Expected what the name of a mask "
+            "has after that of its photo (masks='_mask' for part1.jpg and part1_mask.png), or a folder with the same "
+            "class folders (ground_truth/scratch/part1.png or part1_mask.png for scratch/part1.jpg)."
+        )
     empty = set(classes) - {names[0] for names in images}
     if empty:
         unnamed = any(names[0] in empty for names in left.get(UNNAMED, ()))
@@ -72,14 +88,14 @@ def find_classes(path, pattern=None):
             f"{given} holds one class, {labels[classes[0]]!r}, and a classifier needs at least 2. {advice} {NO_CLASSES}"
         )
     _warn(path, images, left, globs)
-    return images, [labels[names[0]] for names in images]
+    return images, [labels[names[0]] for names in images], found
 
 
 # ---- files -------------------------------------------------------------------------------------------------------
 
 
-def _check_folder(path):
-    given = f"path={str(path)!r}"
+def _check_folder(path, name="path"):
+    given = f"{name}={str(path)!r}"
     if not path.exists():
         raise FileNotFoundError(f"{given} does not exist (looked for {str(path.absolute())!r}). {LAYOUT}")
     if not path.is_dir():
@@ -156,6 +172,46 @@ def _warn(path, images, left, globs):
             f"{len(same)} images have the name of another in their folder but for the extension, {_some(same)}. Where "
             f"some are masks or copies, say which files are images, pattern={glob!r} for example."
         )
+
+
+# ---- masks -------------------------------------------------------------------------------------------------------
+
+
+def _stem(names):
+    """The path without the extension, in Unicode form NFC."""
+    return tuple(map(_nfc, (*names[:-1], os.path.splitext(names[-1])[0])))
+
+
+def _masks_beside(images, known, suffix):
+    """{image: its mask}, for those whose name, without the extension, `suffix` makes that of another image."""
+    full = bool(os.path.splitext(suffix)[1]) or suffix.startswith(".")  # the extension is in the suffix
+    by_name = {(tuple(map(_nfc, names)) if full else _stem(names)): names for names in known}
+    found = {}
+    for names in images:
+        *folders, stem = _stem(names)
+        mask = by_name.get((*folders, stem + _nfc(suffix)))
+        if mask is not None and mask != names:
+            found[names] = mask
+    return found
+
+
+def _masks_in(folder, images):
+    """{image: its mask} of those whose path, with or without "_mask" after the name, is in a folder of masks."""
+    _check_folder(folder, "masks")
+    by_stem = {_stem(names): names for names in _list(folder)[1]}
+    found = {}
+    for names in images:
+        *folders, stem = _stem(names)
+        mask = by_stem.get((*folders, stem)) or by_stem.get((*folders, f"{stem}_mask"))
+        if mask is not None:
+            found[names] = folder.joinpath(*mask)
+    return found
+
+
+def _without(images, left, taken):
+    """Images, and those left out by reason, without masks."""
+    left = {reason: [names for names in files if names not in taken] for reason, files in left.items()}
+    return [names for names in images if names not in taken], {reason: files for reason, files in left.items() if files}
 
 
 # ---- names -------------------------------------------------------------------------------------------------------

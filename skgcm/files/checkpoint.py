@@ -43,6 +43,8 @@ class Checkpoint:
         Positions in `classes`.
     validation : tuple of two such arrays, default=None
         Rows and labels that are held out, where they are not a part of the others.
+    masks : skgcm.inputs.masks.Masks, default=None
+        Where the evidence should lie.
 
     Attributes
     ----------
@@ -58,7 +60,7 @@ class Checkpoint:
         When the context is entered, for a file that is damaged or no checkpoint.
     """
 
-    def __init__(self, params, image_shape, X_flat, classes, y, validation=None):
+    def __init__(self, params, image_shape, X_flat, classes, y, validation=None, masks=None):
         path = _checked_path(params["checkpoint"])
         _check_restorable(params)
         self.config, self.versions = _described(params), safetensors_file.versions()
@@ -69,6 +71,7 @@ class Checkpoint:
             held_out, labels = validation
             about = _fingerprint(labels, classes.tolist()), held_out.dtype.name, held_out.shape
             self.config["validation_data"] = _fingerprint(held_out, about)
+        self.config["masks"] = None if masks is None else _fingerprint(masks.packed, masks.index.tolist())
         self.path = path / f"{self._name()}.ckpt" if path.is_dir() else path
         self.random_state, self.tensors, self.warned = params["random_state"], None, False
 
@@ -133,7 +136,7 @@ class Checkpoint:
             if now == then:
                 continue
             text, other = _brief.repr(now), _brief.repr(then)
-            if name in ("X", "y", "validation_data") or text == other:
+            if name in ("X", "y", "validation_data", "masks") or text == other:
                 differences.append(f"{name} is not the same")
             elif now is absent or then is absent:
                 differences.append(f"{name} is a parameter in one version of skgcm only")

@@ -55,6 +55,15 @@ def read(image, mode, size=None, resize="stretch"):
     return np.asarray(image).reshape(image.height, image.width, -1)
 
 
+def read_mask(image, size=None, resize="stretch"):
+    """Where a Pillow image is not black, bool (R, C). Resized like :func:`read`; a pixel that is so in part counts."""
+    inside = np.asarray(_eight_bits(image).convert("L")) > 0
+    image = Image.fromarray(inside.astype(np.uint8) * 255)
+    if size is not None:
+        image = _resized(image, size, resize, Image.Resampling.BOX)
+    return np.asarray(image) > 0
+
+
 def _eight_bits(image):
     tags = getattr(image, "tag_v2", {})  # of a TIFF
     stored = _stored(image)
@@ -84,17 +93,17 @@ def _eight_bits(image):
     return image
 
 
-def _resized(image, size, how):
+def _resized(image, size, how, method=Image.Resampling.BILINEAR):
     """An image of `size` = (rows, columns)."""
-    (rows, columns), bilinear = size, Image.Resampling.BILINEAR
+    rows, columns = size
     if how == "crop":
-        return ImageOps.fit(image, (columns, rows), bilinear)
+        return ImageOps.fit(image, (columns, rows), method)
     if how == "stretch":
-        return image.resize((columns, rows), bilinear)
+        return image.resize((columns, rows), method)
     scale = min(columns / image.width, rows / image.height)
     width, height = (max(1, round(side * scale)) for side in image.size)
     padded = Image.new(image.mode, (columns, rows))
-    padded.paste(image.resize((width, height), bilinear), ((columns - width) // 2, (rows - height) // 2))
+    padded.paste(image.resize((width, height), method), ((columns - width) // 2, (rows - height) // 2))
     return padded
 
 

@@ -8,7 +8,7 @@ from sklearn.utils import Bunch, check_random_state, gen_batches
 from sklearn.utils.validation import check_array, check_consistent_length, column_or_1d
 
 from skgcm.utils.arrays import as_numpy
-from skgcm.utils.boxes import box_masks
+from skgcm.utils.regions import image_mask
 
 PERCENTILES = (5, 25, 50, 75, 95)
 
@@ -157,15 +157,15 @@ def grid_pointing_game(
 
 
 def _box_masks(boxes, shape):
-    """Boolean (n, R, C) from boxes, image by image: True inside any of an image's boxes."""
+    """Boolean (n, R, C) from boxes or masks, image by image: True inside any of an image's boxes."""
     n, n_rows, n_columns = shape
     boxes = as_numpy(boxes)
     boxes = boxes.to_numpy() if hasattr(boxes, "to_numpy") else boxes  # a data frame iterates over its columns' names
     if len(boxes) != n:
-        raise ValueError(f"boxes are of {len(boxes)} images, maps of {n}. Pass a list of boxes for each image.")
+        raise ValueError(f"boxes are of {len(boxes)} images, maps of {n}. Pass boxes or a mask for each image.")
     masks = np.empty(shape, dtype=bool)
     for mask, own in zip(masks, boxes, strict=True):
-        mask[:] = box_masks(own, n_rows, n_columns).any(axis=0)
+        mask[:] = image_mask(own, (n_rows, n_columns), "boxes")
     return masks
 
 
@@ -180,16 +180,17 @@ def _maps_and_boxes(maps, boxes):
 
 
 def energy_in_boxes(maps, boxes):
-    """Share of an image's positive evidence that lies inside its boxes.
+    """Share of an image's positive evidence that lies inside its boxes or its mask.
 
     Parameters
     ----------
     maps : array-like (n, R, C), numbers
         One map for each image, of its true class for instance:
         ``clf.explain(X, y[:, None]).pixel_contributions[:, 0]``.
-    boxes : sequence of n sequences of (left, top, right, bottom), or array-like (n, 4)
+    boxes : sequence of n sequences of (left, top, right, bottom), array-like (n, 4), or masks, bool (n, R', C')
         The boxes of each image in pixels, or one box for each; right and bottom are the first column and row outside.
-        Fractions are rounded. Boxes may overlap.
+        Fractions are rounded. Boxes may overlap. Or for each image a mask, True inside; one of another size than the
+        map is resized as in ``GCMClassifier.fit``.
 
     Returns
     -------
@@ -217,7 +218,7 @@ def energy_in_boxes(maps, boxes):
 
 
 def pointing_game(maps, boxes):
-    """Whether an image's largest evidence lies inside its boxes.
+    """Whether an image's largest evidence lies inside its boxes or its mask.
 
     Parameters
     ----------

@@ -92,14 +92,15 @@ def _cut_out(images, draws):
     return torch.where(mask, images.mean((2, 3), keepdim=True), images)
 
 
-def augment_batch(images, names, generator):
-    """Images (B, C, H, W) in [0, 1] after the changes of that set of names.
+def augment_batch(images, names, generator, masks=None):
+    """Images (B, C, H, W) in [0, 1] after the changes of that set of names; with masks (B, H, W), both.
 
-    Random numbers come from `generator`, which is of the images' device.
+    Masks move with their images, and lose what is cut out. Random numbers come from `generator`, which is of the
+    images' device.
     """
     draws = _Draws(len(images), generator, images.device)
     if names & {"shift", "flip", "rotate"}:
-        images = _moved(images, names, draws)
+        images, masks = apart(_moved(together(images, masks), names, draws), masks)
     if "contrast" in names:
         factor = 1 + draws.uniform(-JITTER, JITTER)[:, None, None, None]
         mean = images.mean((1, 2, 3), keepdim=True)
@@ -107,19 +108,35 @@ def augment_batch(images, names, generator):
     if "brightness" in names:
         images = images + draws.uniform(-JITTER, JITTER)[:, None, None, None]
     if "cutout" in names:
-        images = _cut_out(images, draws)
-    return images
+        before, images = images, _cut_out(images, draws)
+        masks = without_changes(masks, before, images)
+    return images if masks is None else (images, masks)
 
 
-def augmented(images, augment, generator, scale):
+def together(images, masks):
+    """Images (B, C, H, W) with their masks (B, H, W), if any, as a last channel."""
+    return images if masks is None else torch.cat([images, masks[:, None].to(images.dtype)], 1)
+
+
+def apart(images, masks):
+    """What :func:`together` put together: images and masks, None where there were none."""
+    return (images, None) if masks is None else (images[:, :-1], images[:, -1] > 0)
+
+
+def without_changes(masks, before, after):
+    """Masks without the pixels that have changed: evidence cannot lie where nothing is left."""
+    return None if masks is None else masks & (before == after).all(1)
+
+
+def augmented(images, augment, generator, scale, masks=None):
     """A batch of raw images (B, C, H, W) after the estimator's `augment` and `scale`, which makes them [0, 1].
 
-    A callable changes raw images.
+    With masks (B, H, W), both. A callable changes raw images, and knows no masks.
     """
     if augment is None:
-        return scale(images)
+        return scale(images) if masks is None else (scale(images), masks)
     if not callable(augment):
-        return augment_batch(scale(images), parse(augment), generator)
+        return augment_batch(scale(images), parse(augment), generator, masks)
     changed = augment(images)
     if getattr(changed, "shape", None) != images.shape or getattr(changed, "dtype", None) != images.dtype:
         found = f"{tuple(changed.shape)} {changed.dtype}" if isinstance(changed, torch.Tensor) else repr(changed)

@@ -14,23 +14,31 @@ UPLOAD = 2**26  # bytes in one copy to the device
 class Batches:
     """Whole batches of a skorch data set: each is one slice of one array, never a list of samples.
 
-    Yields ``(X_flat, labels)``, tensors (B, R * C * D) in the dtype of the data and int64 (B,). Shuffled when there is
-    a generator, one of the processor. A last batch of one has no batch statistics and joins the batch before it.
+    Yields ``(X_flat, labels)``, tensors (B, R * C * D) in the dtype of the data and int64 (B,), and with
+    :class:`skgcm.inputs.masks.Masks` also bool (B, R, C), False throughout where an image has no mask. Shuffled when
+    there is a generator, one of the processor. A last batch of one has no batch statistics and joins the batch before
+    it.
 
     For a CUDA device all rows are copied to it once and sliced there; where they do not fit, each batch comes in pinned
     memory, from which the device fetches it without the host waiting.
     """
 
-    def __init__(self, dataset, batch_size, generator=None, device="cpu"):
+    def __init__(self, dataset, batch_size, generator=None, device="cpu", masks=None):
         indices = None
         if isinstance(dataset, Subset):
             dataset, indices = dataset.dataset, np.asarray(dataset.indices)
         self.n = len(dataset.X) if indices is None else len(indices)
         self.generator, self.device = generator, torch.device(device)
         self.X, self.y, self.indices = dataset.X, dataset.y, indices
+        self.masks = masks
+        if masks is not None:  # a last one for the images without
+            self.packed = torch.from_numpy(np.concatenate([masks.packed, np.zeros_like(masks.packed[:1])]))
+            self.of_image = torch.from_numpy(masks.index if indices is None else masks.index[indices])
         self.resident = None
         if fits(self.n * self.X[:1].nbytes, self.device):
             self.resident = self._upload()
+            if masks is not None:
+                self.packed, self.of_image = self.packed.to(self.device), self.of_image.to(self.device)
         starts = list(range(0, self.n, batch_size))
         if generator is not None and self.n > batch_size > 1 and self.n % batch_size == 1:
             starts.pop()
@@ -46,10 +54,11 @@ class Batches:
             order = order.to(self.device)
             for start, stop in pairwise(self.bounds):
                 chosen = order[start:stop]  # index_select: CUDA does not index unsigned integers of 16 bits and more
-                yield X_flat.index_select(0, chosen), labels.index_select(0, chosen)
+                yield X_flat.index_select(0, chosen), labels.index_select(0, chosen), *self._masks(chosen)
             return
         for start, stop in pairwise(self.bounds):
-            batch = self._slice(order[start:stop].numpy())
+            chosen = order[start:stop]
+            batch = *self._slice(chosen.numpy()), *self._masks(chosen)
             yield [tensor.pin_memory() for tensor in batch] if self.device.type == "cuda" else batch
 
     def _slice(self, chosen):
@@ -61,6 +70,15 @@ class Batches:
         if self.device.type == "mps" and X_flat.dtype != torch.uint8:  # it has no float64, to scale other numbers with
             X_flat = X_flat.float()
         return X_flat, labels
+
+    def _masks(self, chosen):
+        """The masks of images by their place in the data set, or nothing where there are none."""
+        if self.masks is None:
+            return ()
+        n_rows, n_columns = self.masks.shape
+        packed = self.packed[self.of_image[chosen]]
+        bits = packed[:, :, None] >> torch.arange(7, -1, -1, dtype=torch.uint8, device=packed.device) & 1
+        return (bits.flatten(1)[:, : n_rows * n_columns].bool().view(-1, n_rows, n_columns),)
 
     def _upload(self):
         """All rows and labels on the device, in pieces: of the array itself there is never a second copy here."""

@@ -209,7 +209,7 @@ def build_net(params, image_format, n_classes, weights, n_images=None, hold_out=
     }
     own |= {f"module__{name}": value for name, value in resolve_network(params, image_format.shape).items()}
     own |= resolve_schedule(params, device, n_images)
-    own |= {name: params[name] for name in ("mosaic", "sparsity", "erasing", "lr_schedule", "verbose")}
+    own |= {name: params[name] for name in ("mosaic", "sparsity", "erasing", "guidance", "lr_schedule", "verbose")}
     if own["sparsity"] == "auto":
         own["sparsity"] = SPARSITY[params["architecture"]]
     own["augment"] = augmentation.resolve(params["augment"], image_format.shape)

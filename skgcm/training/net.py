@@ -13,8 +13,8 @@ from skorch.callbacks import EarlyStopping, EpochTimer, PrintLog
 from skorch.exceptions import SkorchException
 from tqdm import tqdm
 
-from skgcm.training import erasing, heap, sparsity
-from skgcm.training.augmentation import augmented
+from skgcm.training import erasing, guidance, heap, sparsity
+from skgcm.training.augmentation import apart, augmented, together, without_changes
 from skgcm.training.batches import Batches
 from skgcm.training.cuda_graph import GraphedForward, autocast
 from skgcm.training.mosaic import frozen_running_stats, make_mosaics
@@ -34,6 +34,11 @@ def learning_rate_factor(position):
 def _is_due(number, share):
     """Whether the item of this number, counted from 0, is one of that share of all, spread evenly."""
     return int((number + 1) * share) > int(number * share)
+
+
+def _with_masks(batch):
+    """Rows, labels and masks (None where there are none) of what :class:`Batches` yields."""
+    return batch if len(batch) == 3 else (*batch, None)
 
 
 def _may_stop(callback):
@@ -86,6 +91,8 @@ class GCMNet(NeuralNetClassifier):
     erasing : float
         Share of the mosaics, with the one-cycle schedule of those after 30 % of the fit, for which images lose pixels
         of least evidence.
+    guidance : float
+        Weight of the penalty on contributions that lie outside of masks, where `partial_fit` is given some.
     seed : int
         Initial weights, order of the batches and augmentation all follow from it and from the number of the epoch.
     cuda_graph : bool
@@ -103,6 +110,7 @@ class GCMNet(NeuralNetClassifier):
         mosaic,
         sparsity,
         erasing,
+        guidance,
         seed,
         cuda_graph=True,
         **kwargs,
@@ -114,6 +122,7 @@ class GCMNet(NeuralNetClassifier):
         self.mosaic = mosaic
         self.sparsity = sparsity
         self.erasing = erasing
+        self.guidance = guidance
         self.seed = seed
         self.cuda_graph = cuda_graph
         super().__init__(*args, **kwargs)
@@ -142,34 +151,41 @@ class GCMNet(NeuralNetClassifier):
         if self.module_.training != training:  # at each step it would take a quarter of what the host does there
             super()._set_training(training)
 
-    def get_iterator(self, dataset, training=False):
-        return Batches(dataset, self.batch_size, self.shuffling_ if training else None, self.device)
+    def get_iterator(self, dataset, training=False, masks=None):
+        return Batches(dataset, self.batch_size, self.shuffling_ if training else None, self.device, masks)
 
     def infer(self, x, **fit_params):
         return self.module_(self.image_format.images(x.to(self.device, non_blocking=True)))
 
-    def train_step_single(self, batch, mosaic=False, sparsity=0.0, erase=False):
-        """As skorch's, on augmented images, maybe erased in part and made mosaics, and with the penalty."""
+    def train_step_single(self, batch, masks=None, mosaic=False, sparsity=0.0, erase=False):
+        """As skorch's, on augmented images, maybe erased in part and made mosaics, and with the penalties.
+
+        `masks` (B, R, C) say where the evidence should lie; one that is False throughout says nothing.
+        """
         self._set_training(True)
         X_flat, labels = (part.to(self.device, non_blocking=True) for part in batch)
+        masks = None if masks is None else masks.to(self.device, non_blocking=True)
         images = self.image_format.unflatten(X_flat)
-        images = augmented(images, self.augment, self.augmenting_, self.image_format.scale)
+        images = augmented(images, self.augment, self.augmenting_, self.image_format.scale, masks)
+        images, masks = (images, None) if masks is None else images
         if erase:
             with autocast(images.device, self.step_.autocast_dtype):
-                images = erasing.erase_low_evidence(self.network, images, labels, self.augmenting_)
+                before, images = images, erasing.erase_low_evidence(self.network, images, labels, self.augmenting_)
+            masks = without_changes(masks, before, images)
         options = {}
         # a lone mosaic that the network reduces to one pixel has no batch statistics
         if mosaic and (len(images) > 4 or 2 * max(images.shape[2:]) > 2 ** (self.module__n_stages - 1)):
-            images, options["regions"], labels = make_mosaics(images, labels, self.shuffling_)
-        scores, penalty = self._learn(images, labels, sparsity > 0, options)
+            images, options["regions"], labels = make_mosaics(together(images, masks), labels, self.shuffling_)
+            images, masks = apart(images, masks)
+        scores, penalty = self._learn(images, labels, masks, sparsity, options)
         loss = self.get_loss(scores, labels, X=X_flat, training=True)
-        if sparsity:
-            loss = loss + sparsity * penalty
+        if penalty is not None:
+            loss = loss + penalty
         loss.backward()
         return {"loss": loss, "y_pred": scores[: len(X_flat)]}  # as many as labels in the batch, in their order
 
-    def _learn(self, images, labels, penalised, options):
-        """Scores in training, and the penalty on the contributions that they are made of, or None."""
+    def _learn(self, images, labels, masks, sparse, options):
+        """Scores in training, and the penalties on the contributions that they are made of, or None."""
         n_classes = self.network.n_classes
         if len(images) == 1 and max(images.shape[2:]) <= 2 ** (self.module__n_stages - 1):
             rows, columns = images.shape[2:]
@@ -177,15 +193,23 @@ class GCMNet(NeuralNetClassifier):
                 f"A batch of one image of {rows} x {columns} pixels, which n_stages={self.module__n_stages} reduce to "
                 "a single one, has no batch statistics. Train on more images at a time, or with a smaller n_stages."
             )
-        if penalised:
+        if sparse:
             other = sparsity.draw_other(labels, n_classes, self.augmenting_)
             options |= {"mean_abs": True, "classes": other}
+        targets = None
+        if masks is not None:
+            # what is captured or compiled wants tensors of the same shape in each step
+            all_images = self.step_.use_cuda_graph or self.compile
+            targets = guidance.targets(masks, labels, options.get("regions"), all_images)
+        if targets is not None:
+            options |= {"shown": targets.images, "shown_classes": targets.classes}
         with frozen_running_stats(self.network) if "regions" in options else nullcontext():
             out = self.step_(images, **options)
-        if not penalised:
-            return out, None
-        scores, mean_abs = out
-        return scores, sparsity.penalty(scores.gather(1, other), mean_abs)
+        scores, *more = out if isinstance(out, tuple) else (out,)
+        penalties = [sparse * sparsity.penalty(scores.gather(1, other), more.pop(0))] if sparse else []
+        if targets is not None:
+            penalties.append(self.guidance * guidance.penalty(more.pop(0), targets, len(labels)))
+        return scores, sum(penalties[1:], penalties[0]) if penalties else None
 
     def get_split_datasets(self, X, y=None, **fit_params):
         try:
@@ -214,11 +238,12 @@ class GCMNet(NeuralNetClassifier):
                 epoch["batches"].clear()
         return self
 
-    def fit_loop(self, X, y=None, checkpoint=None, validation=None, interrupts=()):
+    def fit_loop(self, X, y=None, checkpoint=None, validation=None, masks=None, interrupts=()):
         """Train for `max_epochs`; with a :class:`skgcm.files.checkpoint.Checkpoint`, for those that it has not seen.
 
-        `validation` is (X, y) that are held out instead of a part of X. The epoch in which `interrupts` are no longer
-        empty is the last.
+        `validation` is (X, y) that are held out instead of a part of X. `masks`, :class:`skgcm.inputs.masks.Masks`, are
+        of the images in X, also of those that are held out of it. The epoch in which `interrupts` are no longer empty
+        is the last.
         """
         _check_criterion(getattr(self.criterion_, "_orig_mod", self.criterion_), self.network.n_classes, self.device)
         done = 0 if checkpoint is None else checkpoint.restore(self)
@@ -233,7 +258,7 @@ class GCMNet(NeuralNetClassifier):
         if valid is None:
             self._check_monitors(lambda name: not name.startswith("valid_loss"))
         datasets = {"dataset_train": train, "dataset_valid": valid}
-        batches = self.get_iterator(train, training=True)
+        batches = self.get_iterator(train, training=True, masks=masks)
         held_out = None if valid is None else self.get_iterator(valid)
         scheduled = self.optimizer_.param_groups if self.lr_schedule == "one-cycle" else []
         peaks = [group["lr"] for group in scheduled]
@@ -305,11 +330,11 @@ class GCMNet(NeuralNetClassifier):
         """Mean loss of one pass. The losses stay on the device until the end: the host waits once an epoch."""
         super()._set_training(True)  # also of what a callback has set otherwise
         losses, sizes = [], []
-        for batch, (rates, options) in zip(batches, plan, strict=True):
+        for (*batch, masks), (rates, options) in zip(map(_with_masks, batches), plan, strict=True):
             for group, rate in zip(scheduled, rates, strict=True):
                 group["lr"] = rate
             self.notify("on_batch_begin", batch=batch, training=True)
-            step = self.train_step(batch, **options)
+            step = self.train_step(batch, masks=masks, **options)
             self.history.record_batch("train_batch_size", len(batch[0]))
             self.notify("on_batch_end", batch=batch, training=True, **step)
             losses.append(step["loss"].detach())

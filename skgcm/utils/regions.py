@@ -1,9 +1,11 @@
-"""Boxes (left, top, right, bottom) in pixels, right and bottom just outside, as regions of an image."""
+"""Regions of an image: masks, and boxes (left, top, right, bottom) in pixels, right and bottom just outside."""
 
 import numpy as np
 from scipy.ndimage import find_objects, label
 
 from skgcm.utils.arrays import as_numpy
+
+ROUNDING = 1e-6  # pixels, by which a box may cross a border without touching the next pixel
 
 
 def _array(regions, name):
@@ -13,10 +15,10 @@ def _array(regions, name):
         raise ValueError(f"{name} cannot become one array: {error}") from error
 
 
-def box_masks(boxes, n_rows, n_columns, name="boxes"):
-    """Boxes (m, 4), or one, (4,), rounded half up so that they keep their size -> bool (m, R, C), True inside.
+def box_masks(boxes, n_rows, n_columns, name="boxes", outwards=False):
+    """Boxes (m, 4), or one, (4,), as bool (m, R, C), True inside. Raises ValueError.
 
-    Raises ValueError.
+    Fractions are rounded half up, so that boxes keep their size, or outwards.
     """
     boxes = _array(boxes, name)
     boxes = boxes if boxes.size else np.empty((0, 4))
@@ -26,7 +28,12 @@ def box_masks(boxes, n_rows, n_columns, name="boxes"):
             f"{name} of an image have shape {boxes.shape} and dtype {boxes.dtype}. Expected numbers (m, 4): (left, "
             "top, right, bottom) for each box."
         )
-    left, top, right, bottom = np.floor(boxes.astype(np.float64) + 0.5).T[..., None]  # (m, 1) each
+    boxes = boxes.astype(np.float64)
+    if outwards:
+        first, last = np.floor(boxes[:, :2] + ROUNDING), np.ceil(boxes[:, 2:] - ROUNDING)
+        left, top, right, bottom = np.concatenate([first, last], axis=1).T[..., None]
+    else:
+        left, top, right, bottom = np.floor(boxes + 0.5).T[..., None]  # (m, 1) each
     valid = (left >= 0) & (left < right) & (right <= n_columns) & (top >= 0) & (top < bottom) & (bottom <= n_rows)
     if not valid.all():  # a NaN is not valid either
         raise ValueError(
@@ -37,12 +44,52 @@ def box_masks(boxes, n_rows, n_columns, name="boxes"):
     return ((row >= top) & (row < bottom))[:, :, None] & ((column >= left) & (column < right))[:, None, :]
 
 
+def resized_masks(masks, shape):
+    """Masks (..., R, C), bool, at another size: a pixel is inside where any part of it is.
+
+    Larger masks are those of nearest-neighbour interpolation, and in smaller ones no thin line is lost.
+    """
+    for axis, size in ((-2, shape[0]), (-1, shape[1])):
+        n = masks.shape[axis]
+        if n != size:
+            start, stop = np.arange(size) * n // size, -(-(np.arange(size) + 1) * n // size)
+            masks = np.moveaxis(masks, axis, 0)
+            counts = np.concatenate([np.zeros_like(masks[:1], np.int32), masks.cumsum(axis=0, dtype=np.int32)])
+            masks = np.moveaxis(counts[stop] > counts[start], 0, axis)
+    return masks
+
+
+def image_mask(region, shape, name, outwards=False):
+    """The mask (R, C) of one image from a mask, bool of any size, or from boxes, numbers (m, 4). Raises ValueError."""
+    region = _array(region, name)
+    if _are_masks(region, shape) and region.ndim == 2:
+        return resized_masks(region, shape)
+    if region.dtype.kind in "iuf" and ((region.ndim == 2 and region.shape[1] == 4) or region.shape == (4,)):
+        return box_masks(region, *shape, name, outwards).any(axis=0)
+    if not region.size and region.dtype != bool:
+        return np.zeros(shape, bool)
+    remedy = ""
+    if region.ndim == 2 and region.dtype.kind in "iuf":
+        remedy = f" Where numbers above 0 are inside, pass {name} > 0."
+    elif region.ndim == 2 and region.dtype == bool:
+        remedy = f" This mask looks transposed: the image has {shape[0]} rows and {shape[1]} columns."
+    raise ValueError(
+        f"{name} has shape {region.shape} and dtype {region.dtype}. Expected numbers (m, 4): (left, top, right, "
+        f"bottom) for each box; or a mask, bool (rows, columns).{remedy}"
+    )
+
+
+def _are_masks(regions, shape):
+    """Whether these are masks (..., R, C) of some size, but that of the image's rows and columns exchanged."""
+    return regions.dtype == bool and regions.size > 0 and not shape != regions.shape[-2:] == shape[::-1]
+
+
 def region_masks(regions, shape):
     """Masks or boxes, one for all images or one for each -> bool (n, R, C), which is `shape`. Raises ValueError."""
     n, n_rows, n_columns = shape
     regions = _array(regions, "regions")
-    if regions.dtype == bool and regions.shape in (shape, shape[1:]):
-        return np.broadcast_to(regions, shape)
+    if _are_masks(regions, shape[1:]) and (regions.ndim == 2 or (regions.ndim == 3 and len(regions) == n)):
+        return np.broadcast_to(resized_masks(regions, shape[1:]), shape)
     if regions.dtype.kind not in "iuf" or regions.shape not in ((4,), (n, 4)):
         raise ValueError(
             f"regions of shape {regions.shape} and dtype {regions.dtype} are neither masks, bool {shape[1:]} or "

@@ -1,0 +1,70 @@
+"""Guidance: contributions to an image's own class should lie where a mask says so.
+
+Contributions are what scores are made of, so that training for where they lie trains what decides. Two terms are
+added, for the contributions c of a region's pixels to its own class and the pixels M inside the mask:
+
+- ``-log(sum over M of p)``, where p is the softmax over pixels of c divided by its mean magnitude: the largest
+  contributions move into the mask. It has a gradient everywhere, also where nothing inside is positive yet.
+- ``1 - share``, of the positive contributions that lie inside: the rest of the evidence follows. Times the share of the
+  area that the mask covers: for a small mask this term would rather have no evidence than the right one.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+SOFTMAX = 0.3  # weight of the first term beside the second
+
+
+@dataclass
+class Targets:
+    """For some images with G regions each (1: the whole image) where the evidence should lie.
+
+    images : LongTensor (b,), positions in the batch
+    classes : LongTensor (b, G), the own class of each region
+    inside, regions : bool Tensor (b, G, H, W), the masks, and the regions that they are in; the latter may be (1, ...)
+    """
+
+    images: torch.Tensor
+    classes: torch.Tensor
+    inside: torch.Tensor
+    regions: torch.Tensor
+
+
+def targets(masks, labels, regions=None, all_images=False):
+    """Targets out of the masks (B, H, W) of a batch, False where an image has none; None where no image has any.
+
+    `labels` are of the regions (B, G, H, W), image by image; without regions, of the images. With `all_images` those
+    without a mask are among them, so that shapes do not depend on the masks.
+    """
+    masks = masks[:, None]
+    whole = regions is None
+    regions = torch.ones_like(masks[:1]) if whole else regions > 0
+    inside = masks & regions
+    labels = labels.view(len(masks), -1)
+    if all_images:
+        chosen = torch.arange(len(masks), device=masks.device)
+    else:
+        chosen = inside.flatten(1).any(1).nonzero()[:, 0]
+        if not len(chosen):
+            return None
+        inside, labels, regions = inside[chosen], labels[chosen], regions if whole else regions[chosen]
+    return Targets(chosen, labels, inside, regions)
+
+
+def penalty(contributions, found, n):
+    """The sum over regions with a mask of both terms, divided by n, from contributions (b, G, H, W)."""
+    inside, regions = (mask.flatten(2) for mask in (found.inside, found.regions))
+    annotated = inside.any(2, keepdim=True)
+    inside = torch.where(annotated, inside, regions)  # where there is no mask, everything is in it: both terms are 0
+    values = contributions.flatten(2)
+    size = regions.sum(2, keepdim=True)
+    tiny = torch.finfo(values.dtype).tiny
+    values = values.masked_fill(~regions, 0)
+    magnitude = values.detach().abs().sum(2, keepdim=True) / size
+    logits = values / magnitude.clamp_min(tiny)
+    overall, own = (logits.masked_fill(~mask, -torch.inf).logsumexp(2) for mask in (regions, inside))
+    positive = values.relu()
+    outside = positive.masked_fill(inside, 0).sum(2) / positive.sum(2).clamp_min(tiny)
+    area = inside.sum(2) / size[:, :, 0]
+    return (SOFTMAX * (overall - own) + area * outside).sum() / n
