@@ -13,7 +13,7 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils import gen_batches
 from sklearn.utils.validation import check_is_fitted
 
-from skgcm import inference
+from skgcm import calibration, inference
 from skgcm.explanation import Explanation
 from skgcm.files import model, onnx
 from skgcm.files.checkpoint import Checkpoint
@@ -167,6 +167,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         Column names, where X was a data frame.
     net_ : skorch.NeuralNet
         The trained net; ``net_.network`` is the :class:`skgcm.network.GCM`.
+    temperature_ : float
+        What scores and maps are divided by: 1.0 after `fit` and `partial_fit`, else as :meth:`calibrate` found it.
     history_ : list of dict
         ``train_loss``, ``valid_loss`` (where images are held out), whether they are the lowest so far
         (``train_loss_best``) and ``dur`` in seconds, epoch by epoch. The penalty of `sparsity` is in the first, and not
@@ -473,6 +475,54 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
                 net.continue_from(self.net_, momentum=True)
             self._train(net, rows, y)
         return self
+
+    def calibrate(self, X, y):
+        """Make probabilities as high as predictions are right, by one temperature that divides all scores and maps.
+
+        Predictions stay the same, and so does how the maps of an image compare. Contributions still average to the
+        scores: all methods, :meth:`save` and :meth:`to_onnx` use the temperature. Further training starts from the
+        weights without it, and sets it to 1.
+
+        Parameters
+        ----------
+        X : array-like (n, R, C), (n, R, C, D) or (n, R * C * D), numbers
+            Held-out images: they took no part in the fit and, if possible, none in early stopping.
+        y : array-like (n,)
+            Their labels, of two classes or more, none that is not in ``classes_``.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        NotFittedError, ValueError
+            As in :meth:`decision_function`, and for a `y` that does not go with X.
+
+        Notes
+        -----
+        ``temperature_`` is the number T in [0.01, 100] for which ``softmax(scores / T)`` has the least negative
+        log-likelihood of y, where a label counts ``1 - 1 / (n + 2)`` and the other classes share the rest, as in
+        Platt's method. T > 1 makes probabilities smaller. A second call starts from the scores of the fit again.
+
+        References
+        ----------
+        C. Guo et al., On calibration of modern neural networks, ICML 2017.
+        """
+        rows, image_format = self._validate_images(X)
+        y = labels.indices(validation.check_labels(self, y, len(rows)), self.classes_, "y")
+        if len(np.unique(y)) < 2:
+            raise ValueError(
+                f"y has one class only, {self.classes_[y[:1]].tolist()}. Calibrate on images of at least 2 classes, as "
+                "frequent as in use."
+            )
+        scores = inference.scores(self.net_.network, image_format, rows)
+        self.net_.network.head.temperature = calibration.fit_temperature(scores * self.temperature_, y)
+        return self
+
+    @property
+    def temperature_(self):
+        return self.net_.network.head.temperature  # one place, which pickles and copies keep with the weights
 
     @contextmanager
     def _unchanged_on_error(self):

@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 from sklearn.utils.validation import check_is_fitted
 
+from skgcm import calibration
 from skgcm.files import history, json_values, safetensors_file
 from skgcm.files.safetensors_file import ModelFileError
 from skgcm.inputs import images, value_range
@@ -33,7 +34,9 @@ FIELDS = {
     "network",
     "history",
     "versions",
+    "temperature",
 }
+LATER = {"temperature": 1.0}  # fields that older files lack, and what they mean then
 REMEDIES = {
     "feature_names_in": "Before saving, del clf.feature_names_in_, and predict on arrays, without names.",
     "classes": "Fit with fewer or shorter labels, or with integers. Or use joblib.",
@@ -69,6 +72,7 @@ def save(classifier, path):
         "network": {name: json_values.encode(getattr(net, f"module__{name}")) for name in build.NETWORK_PARAMS},
         "history": epochs,
         "versions": safetensors_file.versions(),
+        "temperature": classifier.temperature_,
     }
     json_values.check_arrays([metadata["classes"], metadata["params"]])
     _check_params(classifier)
@@ -106,6 +110,7 @@ def load(cls, path, device=None):
 
 def _restore(cls, metadata, specs, device):
     """A classifier as it was but for the weights, from what a file says. Any error is the file's fault."""
+    metadata = LATER | metadata
     if metadata.keys() != FIELDS:
         raise ValueError(f"its metadata has {sorted(metadata)}; expected {sorted(FIELDS)}.")
     json_values.check_arrays([metadata["classes"], metadata["params"]])
@@ -130,6 +135,7 @@ def _restore(cls, metadata, specs, device):
     if difference:
         raise ValueError(difference)
     net.initialize()
+    net.network.head.temperature = _checked_temperature(metadata["temperature"])
     classifier.net_ = net
     return classifier
 
@@ -152,6 +158,13 @@ def _set_attributes(classifier, metadata):
             raise ValueError(f"it has other feature names than {classifier.n_features_in_} texts.")
         classifier.feature_names_in_ = np.array(names, dtype=object)
     return images.ImageFormat(classifier.image_shape_, metadata["channels_first"], classifier.value_range_)
+
+
+def _checked_temperature(temperature):
+    low, high = calibration.BOUNDS
+    if not isinstance(temperature, float) or not low <= temperature <= high:
+        raise ValueError(f"its temperature is no number from {low:g} to {high:g}.")
+    return temperature
 
 
 @torch.no_grad()
