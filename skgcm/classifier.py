@@ -13,7 +13,7 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils import gen_batches
 from sklearn.utils.validation import check_is_fitted
 
-from skgcm import calibration, inference
+from skgcm import calibration, inference, typicality
 from skgcm.explanation import Explanation
 from skgcm.files import model, onnx
 from skgcm.files.checkpoint import Checkpoint
@@ -338,6 +338,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
+    _typicality = None  # what fit keeps of the training images, see typicality
+
     def set_params(self, **params):
         """Set parameters, also single entries of `net_params`, which a grid search can vary in this way.
 
@@ -419,14 +421,18 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         epochs = len(self.history_) - begun
         if interrupts and epochs < net.max_epochs:
             warn(f"Ctrl-C ended the training after {epochs} of {net.max_epochs} epochs. The model is that of now.")
-        self._warn_if_near_chance(net, rows, y)
+        self._look_back(net, rows, y)
         return self
 
-    def _warn_if_near_chance(self, net, rows, y):
-        n_images = min(convergence.CHECKED, max(1, convergence.CHECKED_VALUES // rows.shape[1]))
+    def _look_back(self, net, rows, y):
+        """Ask the fitted network about some training images: has it learned them, and what is usual."""
+        n_images = min(typicality.N_IMAGES, max(1, convergence.CHECKED_VALUES // rows.shape[1]))
         some = np.random.default_rng(net.seed).permutation(len(rows))[:n_images]
-        scores = inference.scores(net.network, net.image_format, rows[some])
+        described = len(some) >= typicality.LEAST_IMAGES and min(self.image_shape_[:2]) >= typicality.LEAST_SIDE
+        scores, descriptions = inference.scores_and_descriptions(net.network, net.image_format, rows[some], described)
+        self._typicality = typicality.fit(descriptions, y[some]) if described else None
         weights = build.class_weights(self.class_weight, self.classes_, y)
+        scores, some = scores[: convergence.CHECKED], some[: convergence.CHECKED]
         convergence.warn_if_near_chance(scores, y[some], weights, len(net.history))
 
     def _checkpoint(self, rows, y, held_out):
@@ -474,6 +480,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             if not first:
                 net.continue_from(self.net_, momentum=True)
             self._train(net, rows, y)
+            self._typicality = None  # earlier images are not here any more, and what the encoder says has changed
         return self
 
     def calibrate(self, X, y):
@@ -652,7 +659,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
 
     def predict(self, X, *, any_size=False):
         """Labels of highest score, (n,). X, `any_size` and errors as in :meth:`decision_function`."""
-        scores = self._scores(X, any_size)  # first: it raises where nothing is fitted
+        scores = self._judged_scores(X, any_size)  # first: it raises where nothing is fitted
         return self.classes_[scores.argmax(axis=1)]
 
     def score(self, X, y, sample_weight=None):
@@ -684,11 +691,53 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, X, *, any_size=False):
         """Softmax of the scores, float32 (n, N). X, `any_size` and errors as in :meth:`decision_function`."""
-        return softmax(self._scores(X, any_size), axis=1)
+        return softmax(self._judged_scores(X, any_size), axis=1)
 
     def predict_log_proba(self, X, *, any_size=False):
         """Logarithm of :meth:`predict_proba`, float32 (n, N), without its underflow."""
-        return log_softmax(self._scores(X, any_size), axis=1)
+        return log_softmax(self._judged_scores(X, any_size), axis=1)
+
+    def typicality(self, X):
+        """How usual images are among the training images: low for images that the classifier was not made for.
+
+        A classifier answers whatever it is shown, often with a high probability. Where the typicality is low, the
+        answer means little: the image is of another kind, or its exposure or sharpness is another than in the fit.
+        :meth:`predict`, :meth:`predict_proba`, :meth:`predict_log_proba` and :meth:`score` warn where more than 2 % of
+        the images have a typicality below 0.001, or more than 40 % of 20 and more images one below 0.1.
+
+        Parameters
+        ----------
+        X : array-like (n, R, C), (n, R, C, D) or (n, R * C * D), numbers
+            Images, as at fit.
+
+        Returns
+        -------
+        ndarray (n,) float64, in [0, 1]
+            The share of training images that are at least as unusual. NaN where nothing is known: after a fit of fewer
+            than 50 images or of images with fewer than 8 rows or columns, and after `partial_fit`.
+
+        Raises
+        ------
+        NotFittedError, ValueError
+            As in :meth:`decision_function`.
+
+        Notes
+        -----
+        An image is described by its brightness, contrast and sharpness, and by the features of the network at all
+        resolutions but the coarsest, averaged over the image. Of up to 2,000 training images `fit` keeps the mean of
+        each class and a common covariance. The distance of an image is Mahalanobis' to the nearest class. It is
+        compared with those of the training images, each by the means and the covariance of others; beyond most of them
+        by a Pareto distribution, which is fitted to the 30 that are farthest.
+
+        A small or rare thing in an image of the usual kind changes the averages little, and stays typical. ONNX files
+        do not have the typicality.
+
+        References
+        ----------
+        K. Lee et al., A simple unified framework for detecting out-of-distribution samples and adversarial attacks,
+        NeurIPS 2018.
+        """
+        return self._scores_and_typicality(X)[1]
 
     def transform(self, X):
         """Evidence as features for a further step of a Pipeline.
@@ -867,6 +916,20 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         onnx.write(path, self.net_.network, self.net_.image_format, self.classes_, maps, dtype, opset)
+
+    def _scores_and_typicality(self, X):
+        rows, image_format = self._validate_images(X)
+        known, network = self._typicality, self.net_.network
+        scores, descriptions = inference.scores_and_descriptions(network, image_format, rows, known is not None)
+        return scores, np.full(len(rows), np.nan) if known is None else known(descriptions)
+
+    def _judged_scores(self, X, any_size):
+        """Scores, with a warning where many images are unlike the training images."""
+        if any_size or self._typicality is None:  # averages over a frame are not those over a crop
+            return self._scores(X, any_size)
+        scores, usual = self._scores_and_typicality(X)
+        typicality.warn_if_strange(usual)
+        return scores
 
     def _scores(self, X, any_size):
         rows, image_format = self._validate_images(X, any_size)

@@ -203,7 +203,7 @@ class GCM(nn.Module):
         stages = self.encoder(images.contiguous(memory_format=torch.channels_last))
         return [feature.to(dtype) for feature in self.decoder(stages)]
 
-    def forward(self, images, regions=None, mean_abs=False, classes=None):
+    def forward(self, images, regions=None, mean_abs=False, classes=None, features=None):
         """Class scores, equations (1) to (4).
 
         Parameters
@@ -217,6 +217,8 @@ class GCM(nn.Module):
             Also return how large contributions are, whatever their sign.
         classes : LongTensor (B * G, k), default=None
             For `mean_abs`: class indices, part by part. None: all N classes in order.
+        features : list of Tensor, default=None
+            What :meth:`features` made of the images, where that is known.
 
         Returns
         -------
@@ -225,7 +227,7 @@ class GCM(nn.Module):
             The mean over pixels of the magnitude of their contributions.
         """
         regions = None if regions is None else regions.to(images.dtype)
-        features = self.features(images, regions)
+        features = self.features(images, regions) if features is None else features
         with torch.autocast(images.device.type, enabled=False):
             intensities = self.intensities(images)  # (B, P, H, W)
             if regions is None:
