@@ -13,7 +13,7 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils import gen_batches
 from sklearn.utils.validation import check_is_fitted
 
-from skgcm import inference
+from skgcm import calibration, inference, typicality
 from skgcm.explanation import Explanation
 from skgcm.files import model, onnx
 from skgcm.files.checkpoint import Checkpoint
@@ -173,6 +173,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         Column names, where X was a data frame.
     net_ : skorch.NeuralNet
         The trained net; ``net_.network`` is the :class:`skgcm.network.GCM`.
+    temperature_ : float
+        What scores and maps are divided by: 1.0 after `fit` and `partial_fit`, else as :meth:`calibrate` found it.
     history_ : list of dict
         ``train_loss``, ``valid_loss`` (where images are held out), whether they are the lowest so far
         (``train_loss_best``) and ``dur`` in seconds, epoch by epoch. The penalties of `sparsity` and `guidance` are in
@@ -345,6 +347,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
+    _typicality = None  # what fit keeps of the training images, see typicality
+
     def set_params(self, **params):
         """Set parameters, also single entries of `net_params`, which a grid search can vary in this way.
 
@@ -434,14 +438,18 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         epochs = len(self.history_) - begun
         if interrupts and epochs < net.max_epochs:
             warn(f"Ctrl-C ended the training after {epochs} of {net.max_epochs} epochs. The model is that of now.")
-        self._warn_if_near_chance(net, X_flat, y)
+        self._look_back(net, X_flat, y)
         return self
 
-    def _warn_if_near_chance(self, net, X_flat, y):
-        n_images = min(convergence.CHECKED, max(1, convergence.CHECKED_VALUES // X_flat.shape[1]))
+    def _look_back(self, net, X_flat, y):
+        """Ask the fitted network about some training images: has it learned them, and what is usual."""
+        n_images = min(typicality.N_IMAGES, max(1, convergence.CHECKED_VALUES // X_flat.shape[1]))
         some = np.random.default_rng(net.seed).permutation(len(X_flat))[:n_images]
-        scores = inference.scores(net.network, net.image_format, X_flat[some])
+        described = len(some) >= typicality.LEAST_IMAGES and min(self.image_shape_[:2]) >= typicality.LEAST_SIDE
+        scores, descriptions = inference.scores_and_descriptions(net.network, net.image_format, X_flat[some], described)
+        self._typicality = typicality.fit(descriptions, y[some]) if described else None
         weights = build.class_weights(self.class_weight, self.classes_, y)
+        scores, some = scores[: convergence.CHECKED], some[: convergence.CHECKED]
         convergence.warn_if_near_chance(scores, y[some], weights, len(net.history))
 
     def _checkpoint(self, X_flat, y, held_out, masks):
@@ -492,7 +500,56 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             if not first:
                 net.continue_from(self.net_, momentum=True)
             self._train(net, X_flat, y, masks=masks)
+            self._typicality = None  # earlier images are not here any more, and what the encoder says has changed
         return self
+
+    def calibrate(self, X, y):
+        """Make probabilities as high as predictions are right, by one temperature that divides all scores and maps.
+
+        Predictions stay the same, and so does how the maps of an image compare. Contributions still average to the
+        scores: all methods, :meth:`save` and :meth:`to_onnx` use the temperature. Further training starts from the
+        weights without it, and sets it to 1.
+
+        Parameters
+        ----------
+        X : array-like (n, R, C), (n, R, C, D) or (n, R * C * D), numbers
+            Held-out images: they took no part in the fit and, if possible, none in early stopping.
+        y : array-like (n,)
+            Their labels, of two classes or more, none that is not in ``classes_``.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        NotFittedError, ValueError
+            As in :meth:`decision_function`, and for a `y` that does not go with X.
+
+        Notes
+        -----
+        ``temperature_`` is the number T in [0.01, 100] for which ``softmax(scores / T)`` has the least negative
+        log-likelihood of y, where a label counts ``1 - 1 / (n + 2)`` and the other classes share the rest, as in
+        Platt's method. T > 1 makes probabilities smaller. A second call starts from the scores of the fit again.
+
+        References
+        ----------
+        C. Guo et al., On calibration of modern neural networks, ICML 2017.
+        """
+        X_flat, image_format = self._validate_images(X)
+        y = labels.indices(validation.check_labels(self, y, len(X_flat)), self.classes_, "y")
+        if len(np.unique(y)) < 2:
+            raise ValueError(
+                f"y has one class only, {self.classes_[y[:1]].tolist()}. Calibrate on images of at least 2 classes, as "
+                "frequent as in use."
+            )
+        scores = inference.scores(self.net_.network, image_format, X_flat)
+        self.net_.network.head.temperature = calibration.fit_temperature(scores * self.temperature_, y)
+        return self
+
+    @property
+    def temperature_(self):
+        return self.net_.network.head.temperature  # one place, which pickles and copies keep with the weights
 
     @contextmanager
     def _unchanged_on_error(self):
@@ -634,7 +691,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
 
     def predict(self, X, *, any_size=False):
         """Labels of highest score, (n,). X, `any_size` and errors as in :meth:`decision_function`."""
-        scores = self._scores(X, any_size)  # first: it raises where nothing is fitted
+        scores = self._judged_scores(X, any_size)  # first: it raises where nothing is fitted
         return self.classes_[scores.argmax(axis=1)]
 
     def score(self, X, y, sample_weight=None):
@@ -666,11 +723,53 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, X, *, any_size=False):
         """Softmax of the scores, float32 (n, N). X, `any_size` and errors as in :meth:`decision_function`."""
-        return softmax(self._scores(X, any_size), axis=1)
+        return softmax(self._judged_scores(X, any_size), axis=1)
 
     def predict_log_proba(self, X, *, any_size=False):
         """Logarithm of :meth:`predict_proba`, float32 (n, N), without its underflow."""
-        return log_softmax(self._scores(X, any_size), axis=1)
+        return log_softmax(self._judged_scores(X, any_size), axis=1)
+
+    def typicality(self, X):
+        """How usual images are among the training images: low for images that the classifier was not made for.
+
+        A classifier answers whatever it is shown, often with a high probability. Where the typicality is low, the
+        answer means little: the image is of another kind, or its exposure or sharpness is another than in the fit.
+        :meth:`predict`, :meth:`predict_proba`, :meth:`predict_log_proba` and :meth:`score` warn where more than 2 % of
+        the images have a typicality below 0.001, or more than 40 % of 20 and more images one below 0.1.
+
+        Parameters
+        ----------
+        X : array-like (n, R, C), (n, R, C, D) or (n, R * C * D), numbers
+            Images, as at fit.
+
+        Returns
+        -------
+        ndarray (n,) float64, in [0, 1]
+            The share of training images that are at least as unusual. NaN where nothing is known: after a fit of fewer
+            than 50 images or of images with fewer than 8 rows or columns, and after `partial_fit`.
+
+        Raises
+        ------
+        NotFittedError, ValueError
+            As in :meth:`decision_function`.
+
+        Notes
+        -----
+        An image is described by its brightness, contrast and sharpness, and by the features of the network at all
+        resolutions but the coarsest, averaged over the image. Of up to 2,000 training images `fit` keeps the mean of
+        each class and a common covariance. The distance of an image is Mahalanobis' to the nearest class. It is
+        compared with those of the training images, each by the means and the covariance of others; beyond most of them
+        by a Pareto distribution, which is fitted to the 30 that are farthest.
+
+        A small or rare thing in an image of the usual kind changes the averages little, and stays typical. ONNX files
+        do not have the typicality.
+
+        References
+        ----------
+        K. Lee et al., A simple unified framework for detecting out-of-distribution samples and adversarial attacks,
+        NeurIPS 2018.
+        """
+        return self._scores_and_typicality(X)[1]
 
     def transform(self, X):
         """Evidence as features for a further step of a Pipeline.
@@ -849,6 +948,20 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         onnx.write(path, self.net_.network, self.net_.image_format, self.classes_, maps, dtype, opset)
+
+    def _scores_and_typicality(self, X):
+        X_flat, image_format = self._validate_images(X)
+        known, network = self._typicality, self.net_.network
+        scores, descriptions = inference.scores_and_descriptions(network, image_format, X_flat, known is not None)
+        return scores, np.full(len(X_flat), np.nan) if known is None else known(descriptions)
+
+    def _judged_scores(self, X, any_size):
+        """Scores, with a warning where many images are unlike the training images."""
+        if any_size or self._typicality is None:  # averages over a frame are not those over a crop
+            return self._scores(X, any_size)
+        scores, usual = self._scores_and_typicality(X)
+        typicality.warn_if_strange(usual)
+        return scores
 
     def _scores(self, X, any_size):
         X_flat, image_format = self._validate_images(X, any_size)

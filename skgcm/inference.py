@@ -10,6 +10,9 @@ from skgcm.utils.torch_state import fork_safe, ieee_float32
 
 FLOATS_PER_BATCH = 2**22  # activations alive at once, per layer: 16 MB keep a processor's cache busy without spilling
 GPU_BATCH_FACTOR = 64  # a GPU wants this many times more in a batch
+FAINT = 1e-3  # contrast and sharpness, of 1, below which differences are none
+QUANTILES = 0.02, 0.25, 0.5, 0.75, 0.98  # of the grey values of an image
+SORTED = 4096  # pixels, about, for that
 MIN_PIXELS = 256  # pixels: batches of fewer meet special kernels
 
 
@@ -49,12 +52,46 @@ def _images(network, image_format, X_flat):
 @fork_safe
 def scores(network, image_format, X_flat):
     """float32 (n, N), the scores of all classes. X_flat : ndarray (n, R * C * D), any dtype."""
-    out = np.empty((len(X_flat), network.n_classes), np.float32)
+    return scores_and_descriptions(network, image_format, X_flat, described=False)[0]
+
+
+@fork_safe
+def scores_and_descriptions(network, image_format, X_flat, described=True):
+    """Scores, and float32 (n, P) what :mod:`skgcm.typicality` compares images by, or None."""
+    out, descriptions = np.empty((len(X_flat), network.n_classes), np.float32), []
     with prepared(network) as fused:
         for part, index in batches(fused, image_format, X_flat):
-            batch = fused(_images(fused, image_format, X_flat[index]))
-            out[part] = batch[: part.stop - part.start].cpu().numpy()
-    return out
+            images = _images(fused, image_format, X_flat[index])
+            features = fused.features(images)
+            n = part.stop - part.start
+            out[part] = fused(images, features=features)[:n].cpu().numpy()
+            if described:
+                descriptions.append(_describe(images, features, fused.head.levels)[:n].cpu().numpy())
+    return out, np.concatenate(descriptions) if described else None
+
+
+def n_described(network, n_channels):
+    """How many numbers describe an image, see :func:`scores_and_descriptions`."""
+    levels = network.head.levels
+    return sum(width for width, _, _ in levels[:-1] or levels) + n_channels + 5 + len(QUANTILES)
+
+
+def _describe(images, features, levels):
+    """Features of all resolutions but the coarsest, averaged over the image, and simple statistics of it: (B, P).
+
+    The coarsest know the classes, and an image of another kind looks to them like one of these.
+    """
+    pooled = []
+    for feature, (_, _, groups) in zip(features[:-1] or features, levels[:-1] or levels, strict=True):
+        mean = feature.mean((2, 3))
+        # of decoders that are not shared, a thousand classes would have too many
+        pooled.append(mean if groups == 1 else mean.unflatten(1, (groups, -1)).mean(1))
+    grey = images.mean(1)
+    changes = [grey.diff(n, dim=axis).abs().flatten(1).mean(1) for n in (1, 2) for axis in (1, 2)]
+    spreads = torch.stack([grey.flatten(1).std(1, correction=0), *changes], 1)
+    step = max(1, math.isqrt(grey[0].numel() // SORTED))  # not all pixels of a large image
+    values = torch.quantile(grey[:, ::step, ::step].flatten(1), grey.new_tensor(QUANTILES), dim=1).T
+    return torch.cat([*pooled, images.mean((2, 3)), (spreads + FAINT).log(), values], 1)
 
 
 @fork_safe

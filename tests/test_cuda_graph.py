@@ -72,19 +72,19 @@ def test_whole_batches_are_replayed_and_the_last_is_not(captures, network):
 
 def test_each_set_of_options_has_a_graph_and_all_outputs_are_kept(captures):
     network = GCM(12, 2, n_stages=1, encoder_width=4)
-    replay, classes = GraphedForward(network, use_cuda_graph=True), torch.arange(24).reshape(8, 3) % 12
+    replay, classes = GraphedForward(network, use_cuda_graph=True), torch.arange(8).reshape(2, 4)
     regions = torch.zeros(4, 4, 4)
     for part in range(4):
         regions[part, part] = 1
     regions = regions.expand(2, -1, -1, -1)  # as mosaics have them
-    options = [{}, {"regions": regions}, {"regions": regions, "mean_abs": True, "classes": classes}] * 2
+    options = [{}, {"regions": regions}, {"regions": regions, "shown_classes": classes}] * 2
     images = _images(2, side=4)
     outs = [replay(images, **some) for some in options]
-    shapes = [(2, 2, 4, 4), (2, 4, 4, 4), (8, 3)]
+    shapes = [(2, 2, 4, 4), (2, 4, 4, 4), (2, 4)]
     assert captures == [shapes[:1], shapes[:2], shapes]
     assert [len(out) for out in outs] == [2, 8, 2] * 2
     before = [part.clone() for part in outs[2]]
-    assert [part.shape for part in before] == [(8, 12), (8, 3)]
+    assert [part.shape for part in before] == [(8, 12), (2, 4, 4, 4)]
     replay(1 - images, **options[2])
     assert all(torch.equal(part, kept) and _replayed(part) for part, kept in zip(outs[2], before, strict=True))
 

@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 from sklearn.utils.validation import check_is_fitted
 
+from skgcm import calibration, inference, typicality
 from skgcm.files import history, json_values, safetensors_file
 from skgcm.files.safetensors_file import ModelFileError
 from skgcm.inputs import images
@@ -34,7 +35,10 @@ FIELDS = {
     "network",
     "history",
     "versions",
+    "temperature",
 }
+PREFIX = "typicality/"  # of the tensors that say what usual images are, if they are known
+LATER = {"temperature": 1.0}  # fields that older files lack, and what they mean then
 REMEDIES = {
     "feature_names_in": "Before saving, del clf.feature_names_in_, and predict on arrays, without names.",
     "classes": "Fit with fewer or shorter labels, or with integers. Or use joblib.",
@@ -70,16 +74,19 @@ def save(classifier, path):
         "network": {name: json_values.encode(getattr(net, f"module__{name}")) for name in build.NETWORK_PARAMS},
         "history": epochs,
         "versions": safetensors_file.versions(),
+        "temperature": classifier.temperature_,
     }
     json_values.check_arrays([metadata["classes"], metadata["params"]])
     _check_params(classifier)
-    tensors = net.network.state_dict()
+    tensors, usual = net.network.state_dict(), {}
+    if classifier._typicality is not None:
+        usual = {PREFIX + name: torch.from_numpy(array) for name, array in vars(classifier._typicality).items()}
     specs = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
     difference = _difference(net, specs)
     if difference:
         raise ValueError(f"net_ cannot be stored, since its network was changed: {difference}")
     try:
-        safetensors_file.write(path, tensors | columns, metadata, "model")
+        safetensors_file.write(path, tensors | columns | usual, metadata, "model")
     except safetensors_file.HeaderError as error:
         largest = max(metadata, key=lambda name: len(json.dumps(metadata[name])))
         raise ValueError(f"{error} Most of it is of {largest}. {REMEDIES.get(largest, 'Use joblib.')}") from error
@@ -94,9 +101,13 @@ def load(cls, path, device=None):
         build.resolve_device(device)
     with safetensors_file.opened(path, "model") as file:
         try:
-            specs = {name: spec for name, spec in file.specs.items() if not name.startswith(history.PREFIX)}
+            specs = {name: spec for name, spec in file.specs.items() if not name.startswith((history.PREFIX, PREFIX))}
             classifier = _restore(cls, file.metadata, specs, device)
-            columns = _fill(classifier.net_.network, file.tensors())
+            network = classifier.net_.network
+            columns, usual = _fill(network, file.tensors())
+            if usual:
+                n_numbers = inference.n_described(network, classifier.image_shape_[2])
+                classifier._typicality = typicality.unpack(usual, len(classifier.classes_), n_numbers)
             classifier.history_ = classifier.net_.history = history.unpack(columns, file.metadata["history"])
         except (MemoryError, torch.OutOfMemoryError, OSError, ModelFileError, SafetensorError):
             raise
@@ -107,6 +118,7 @@ def load(cls, path, device=None):
 
 def _restore(cls, metadata, specs, device):
     """A classifier as it was but for the weights, from what a file says. Any error is the file's fault."""
+    metadata = LATER | metadata
     if metadata.keys() != FIELDS:
         raise ValueError(f"its metadata has {sorted(metadata)}; expected {sorted(FIELDS)}.")
     json_values.check_arrays([metadata["classes"], metadata["params"]])
@@ -131,6 +143,7 @@ def _restore(cls, metadata, specs, device):
     if difference:
         raise ValueError(difference)
     net.initialize()
+    net.network.head.temperature = _checked_temperature(metadata["temperature"])
     classifier.net_ = net
     return classifier
 
@@ -155,17 +168,29 @@ def _set_attributes(classifier, metadata):
     return images.ImageFormat(classifier.image_shape_, metadata["channels_first"], classifier.value_range_)
 
 
+def _checked_temperature(temperature):
+    low, high = calibration.BOUNDS
+    if not isinstance(temperature, float) or not low <= temperature <= high:
+        raise ValueError(f"its temperature is no number from {low:g} to {high:g}.")
+    return temperature
+
+
 @torch.no_grad()
 def _fill(network, tensors):
-    """Copy (name, tensor) pairs into a network of the same names and shapes. Returns the history's, {NAME: Tensor}."""
-    own, columns = network.state_dict(), {}
+    """Copy (name, tensor) pairs into a network of the same names and shapes.
+
+    Returns the history's, {NAME: Tensor}, and those of the typicality, {NAME: ndarray}.
+    """
+    own, columns, usual = network.state_dict(), {}, {}
     for name, tensor in tensors:
         if name in own:
             own[name].copy_(tensor)
+        elif name.startswith(PREFIX):
+            usual[name.removeprefix(PREFIX)] = tensor.clone().numpy()
         else:
             columns[name.removeprefix(history.PREFIX)] = tensor
     build.check_variances(network)
-    return columns
+    return columns, usual
 
 
 # ---- parameters ------------------------------------------------------------------------------------------------------

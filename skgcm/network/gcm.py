@@ -203,7 +203,7 @@ class GCM(nn.Module):
         stages = self.encoder(images.contiguous(memory_format=torch.channels_last))
         return [feature.to(dtype) for feature in self.decoder(stages)]
 
-    def forward(self, images, regions=None, mean_abs=False, classes=None, shown=None, shown_classes=None):
+    def forward(self, images, regions=None, shown=None, shown_classes=None, features=None):
         """Class scores, equations (1) to (4).
 
         Parameters
@@ -213,25 +213,21 @@ class GCM(nn.Module):
             The images are mosaics of G parts, and it is the parts that are scored. Masks, 1 inside a part and 0
             outside; each part has at least one pixel. The score of a part is the mean of the contributions in it.
             None: one part, the whole image.
-        mean_abs : bool, default=False
-            Also return how large contributions are, whatever their sign.
-        classes : LongTensor (B * G, k), default=None
-            For `mean_abs`: class indices, part by part. None: all N classes in order.
         shown : LongTensor (b,), default=None
-            Also return contributions, of the images at these positions. None: of none.
+            The images, by position, whose contributions are returned too. None: all, if `shown_classes` is given.
         shown_classes : LongTensor (b, m), default=None
-            To which classes, image by image.
+            To which classes, image by image. None: no contributions are returned.
+        features : list of Tensor, default=None
+            What :meth:`features` made of the images, where that is known.
 
         Returns
         -------
         scores : Tensor (B * G, N)
-        mean_abs : Tensor (B * G, k) or (B * G, N), if asked for
-            The mean over pixels of the magnitude of their contributions.
-        shown : Tensor (b, m, H, W), if asked for
-            Contributions, averaged over channels.
+        contributions : Tensor (b, m, H, W), if asked for
+            Averaged over channels.
         """
         regions = None if regions is None else regions.to(images.dtype)
-        features = self.features(images, regions)
+        features = self.features(images, regions) if features is None else features
         with torch.autocast(images.device.type, enabled=False):
             intensities = self.intensities(images)  # (B, P, H, W)
             if regions is None:
@@ -239,28 +235,12 @@ class GCM(nn.Module):
             else:
                 shares = regions / regions.sum((2, 3), keepdim=True)  # (B, G, H, W)
             scores = self.head.scores(features, intensities[:, :, None] * shares[:, None]).flatten(0, 1)
-            found = [scores]
-            if mean_abs:
-                found.append(self._mean_abs(features, intensities, shares, classes))
+            if shown_classes is None:
+                return scores
             if shown is not None:
-                features = [feature[shown] for feature in features]
-                found.append(self._pixel_contributions(features, intensities[shown], shown_classes))
-            return tuple(found) if len(found) > 1 else scores
-
-    def _pixel_contributions(self, features, intensities, classes):
-        """Contributions averaged over channels, (B, k, H, W), to the classes (B, k) or to all N."""
-        maps = self.head.weight_maps(features, tuple(intensities.shape[2:]), classes)  # (B, P, k, H, W)
-        return (maps * intensities[:, :, None]).sum(1)
-
-    def _mean_abs(self, features, intensities, shares, classes):
-        if classes is not None:
-            n_regions = shares.shape[1]
-            features = [feature.repeat_interleave(n_regions, 0) for feature in features]
-            intensities = intensities.repeat_interleave(n_regions, 0)
-            shares = shares.flatten(0, 1)[:, None]  # (B G, 1, H, W)
-        ccm = self._pixel_contributions(features, intensities, classes)
-        shares = shares.expand(len(ccm), -1, *ccm.shape[2:])
-        return torch.einsum("bkhw,bghw->bgk", ccm.abs(), shares).flatten(0, 1)
+                features, intensities = [feature[shown] for feature in features], intensities[shown]
+            maps = self.head.weight_maps(features, tuple(images.shape[2:]), shown_classes)  # (b, P, m, H, W)
+            return scores, (maps * intensities[:, :, None]).sum(1)
 
     def weight_maps(self, images, classes=None, *, dark=False):
         """Class weight maps, equation (1).

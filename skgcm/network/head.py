@@ -77,7 +77,15 @@ class ContributionHead(nn.Module):
         or N where every class has features of its own.
     n_classes, n_polarities : int
     clip_negative : bool
+
+    Attributes
+    ----------
+    temperature : float, default=1.0
+        What all weights are divided by, and with them maps and scores. A number of inference: it is not in the
+        ``state_dict``, and a network is trained at 1.
     """
+
+    temperature = 1.0  # of the class, for networks that were pickled before there was one
 
     def __init__(self, levels, n_classes, n_polarities, clip_negative):
         super().__init__()
@@ -100,6 +108,8 @@ class ContributionHead(nn.Module):
 
     def _on_image(self, weight):
         """Common and contrast weights (P N, ...) -> those on the image and on 1 - image, (P, N, ...)."""
+        if self.temperature != 1:  # here, where each map and each score gets its weights
+            weight = weight / self.temperature
         weight = weight.unflatten(0, (-1, self.n_classes))
         if len(weight) == 1:
             return weight

@@ -193,23 +193,29 @@ class GCMNet(NeuralNetClassifier):
                 f"A batch of one image of {rows} x {columns} pixels, which n_stages={self.module__n_stages} reduce to "
                 "a single one, has no batch statistics. Train on more images at a time, or with a smaller n_stages."
             )
+        # what is captured or compiled wants tensors of the same shape in each step
+        all_images = bool(sparse) or self.step_.use_cuda_graph or self.compile
+        regions, wanted, targets = options.get("regions"), [], None
         if sparse:
-            other = sparsity.draw_other(labels, n_classes, self.augmenting_)
-            options |= {"mean_abs": True, "classes": other}
-        targets = None
+            wanted.append(sparsity.draw_other(labels, n_classes, self.augmenting_).view(len(images), -1))
         if masks is not None:
-            # what is captured or compiled wants tensors of the same shape in each step
-            all_images = self.step_.use_cuda_graph or self.compile
-            targets = guidance.targets(masks, labels, options.get("regions"), all_images)
+            targets = guidance.targets(masks, labels, regions, all_images)
         if targets is not None:
-            options |= {"shown": targets.images, "shown_classes": targets.classes}
-        with frozen_running_stats(self.network) if "regions" in options else nullcontext():
+            wanted.append(targets.classes)
+            options |= {} if all_images else {"shown": targets.images}
+        if wanted:
+            options["shown_classes"] = torch.cat(wanted, 1)
+        with nullcontext() if regions is None else frozen_running_stats(self.network):
             out = self.step_(images, **options)
-        scores, *more = out if isinstance(out, tuple) else (out,)
-        penalties = [sparse * sparsity.penalty(scores.gather(1, other), more.pop(0))] if sparse else []
+        if not wanted:
+            return out, None
+        scores, ccm = out
+        ccm, penalties = list(ccm.split(wanted[0].shape[1], 1)), []
+        if sparse:
+            penalties.append(sparse * sparsity.penalty(ccm.pop(0), regions))
         if targets is not None:
-            penalties.append(self.guidance * guidance.penalty(more.pop(0), targets, len(labels)))
-        return scores, sum(penalties[1:], penalties[0]) if penalties else None
+            penalties.append(self.guidance * guidance.penalty(ccm.pop(0), targets, len(labels)))
+        return scores, sum(penalties[1:], penalties[0])
 
     def get_split_datasets(self, X, y=None, **fit_params):
         try:

@@ -15,9 +15,12 @@ def draw_other(labels, n_classes, generator):
     return (labels[:, None] + shifts) % n_classes
 
 
-def penalty(scores, mean_abs):
-    """The mean of the positive contributions, from scores and mean_abs of the classes drawn, (B, 1) both.
+def penalty(ccm, regions=None):
+    """The mean of the positive part of contributions to the class drawn for each region; both are (B, G, H, W).
 
-    ``max(c, 0)`` is ``(c + |c|) / 2``, and the mean of the contributions c is the score.
+    Without regions there is one, the whole image.
     """
-    return ((scores + mean_abs) / 2).mean()
+    positive = ccm.relu()
+    if regions is None:
+        return positive.mean()
+    return ((positive * regions).sum((2, 3)) / regions.sum((2, 3))).mean()
