@@ -5,5 +5,6 @@ from skgcm.classifier import GCMClassifier
 from skgcm.explanation import Explanation
 from skgcm.files.safetensors_file import ModelFileError
 from skgcm.plotting.display import ContributionDisplay
+from skgcm.report.report import Report
 
-__all__ = ["ContributionDisplay", "Explanation", "GCMClassifier", "ModelFileError"]
+__all__ = ["ContributionDisplay", "Explanation", "GCMClassifier", "ModelFileError", "Report"]

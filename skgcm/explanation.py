@@ -407,3 +407,36 @@ class Explanation:
         from skgcm.plotting.display import ContributionDisplay
 
         return ContributionDisplay(self, y=y).plot(kind=kind, ax=ax)
+
+    def to_html(self, path=None):
+        """One HTML file of the images and their evidence, for anyone with a browser. See :class:`skgcm.Report`.
+
+        In it one can ask why one class rather than another, point at a pixel, and drag a box to read what a part of an
+        image adds to each score.
+
+        Parameters
+        ----------
+        path : str, path-like or binary file object, default=None
+            Where the file is written, whole or not at all. None: nothing is written.
+
+        Returns
+        -------
+        str or None
+            The file's content, where `path` is None.
+
+        Raises
+        ------
+        ValueError
+            If there is no image or no class, or contributions are not finite.
+        OSError
+            If the file cannot be written.
+        """
+        from skgcm.report.report import Report
+
+        report = Report(self)
+        return report.to_html() if path is None else report.save(path)
+
+    def _repr_html_(self):
+        from skgcm.report.page import preview
+
+        return preview(self)

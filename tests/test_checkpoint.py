@@ -14,9 +14,10 @@ import torch
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
 from skgcm import GCMClassifier
-from skgcm.files import atomic, safetensors_file
+from skgcm.files import safetensors_file
 from skgcm.files.checkpoint import Checkpoint
 from skgcm.training import build, net
+from skgcm.utils import atomic
 
 TINY = {"encoder_width": 4, "decoder_width": 4, "batch_size": 8, "max_epochs": 3, "lr": 0.05}
 TINY |= {"device": "cpu", "random_state": 0}

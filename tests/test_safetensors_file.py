@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from skgcm import ModelFileError
-from skgcm.files import atomic, safetensors_file
+from skgcm.files import safetensors_file
+from skgcm.utils import atomic
 
 
 @pytest.fixture

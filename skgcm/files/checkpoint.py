@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from skgcm.files import atomic, history, json_values, safetensors_file
+from skgcm.files import history, json_values, safetensors_file
 from skgcm.training.build import check_variances, draw_seed, resolve_device, resolve_precision
+from skgcm.utils import atomic
 from skgcm.utils.warnings import warn
 
 KIND = "checkpoint"

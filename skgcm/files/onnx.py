@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from skgcm._version import __version__
-from skgcm.files import atomic
+from skgcm.utils import atomic
 from skgcm.utils.torch_state import fork_safe, ieee_float32
 
 MAPS = ("contributions", "weights", None)

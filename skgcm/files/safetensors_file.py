@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from skgcm._version import __version__
-from skgcm.files import atomic
+from skgcm.utils import atomic
 
 SCHEMA = 1  # what metadata and tensors mean; a reader knows its own and no other
 KINDS = {"model": "GCMClassifier.load", "checkpoint": "GCMClassifier(checkpoint=...)"}  # and what reads them

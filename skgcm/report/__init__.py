@@ -1,0 +1,1 @@
+"""The evidence as one HTML file that anyone can open."""
