@@ -1,11 +1,14 @@
 """From a skorch data set to whole batches, on the device before they are asked for where it has room."""
 
+import math
 from itertools import pairwise
 
 import numpy as np
 import torch
 from sklearn.utils import gen_batches
 from torch.utils.data import Subset
+
+from skgcm.inputs.files import read_ahead
 
 SHARE = 1 / 4  # of the device's free memory, for all images; a step needs the rest
 UPLOAD = 2**26  # bytes in one copy to the device
@@ -19,6 +22,8 @@ class Batches:
 
     For a CUDA device all rows are copied to it once and sliced there; where they do not fit, each batch comes in pinned
     memory, from which the device fetches it without the host waiting.
+
+    Of image files a thread reads the next batch during a step.
     """
 
     def __init__(self, dataset, batch_size, generator=None, device="cpu"):
@@ -29,7 +34,7 @@ class Batches:
         self.generator, self.device = generator, torch.device(device)
         self.X, self.y, self.indices = dataset.X, dataset.y, indices
         self.resident = None
-        if fits(self.n * self.X[:1].nbytes, self.device):
+        if fits(self.n * math.prod(self.X.shape[1:]) * self.X.dtype.itemsize, self.device):
             self.resident = self._upload()
         starts = list(range(0, self.n, batch_size))
         if generator is not None and self.n > batch_size > 1 and self.n % batch_size == 1:
@@ -48,8 +53,8 @@ class Batches:
                 chosen = order[start:stop]  # index_select: CUDA does not index unsigned integers of 16 bits and more
                 yield X_flat.index_select(0, chosen), labels.index_select(0, chosen)
             return
-        for start, stop in pairwise(self.bounds):
-            batch = self._slice(order[start:stop].numpy())
+        parts = (order[start:stop].numpy() for start, stop in pairwise(self.bounds))
+        for batch in read_ahead(self.X, self._slice, parts):
             yield [tensor.pin_memory() for tensor in batch] if self.device.type == "cuda" else batch
 
     def _slice(self, chosen):
