@@ -21,7 +21,7 @@ from skgcm.inputs import images, labels, validation
 from skgcm.inputs.files import ImageFiles
 from skgcm.inputs.value_range import check_value_range, check_values_in_range, find_value_range, warn_if_dark
 from skgcm.network import ARCHITECTURES, POLARITIES, UPSAMPLING
-from skgcm.training import augmentation, build, convergence
+from skgcm.training import augmentation, build, convergence, distributed
 from skgcm.utils import torch_state
 from skgcm.utils.arrays import as_numpy
 from skgcm.utils.sklearn_compat import Interval, StrOptions, check_feature_names_in, check_sample_weight, fit_context
@@ -204,6 +204,9 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     float32 precision of the device: it is the process's, and "ieee" while any thread is predicting; `to_onnx` sets that
     of all devices. In the child of a fork, training takes one thread. One estimator must not be fitted while another
     thread asks it.
+
+    Of several processes that torchrun has started, each trains on its part of every batch, and all end with the same
+    weights. All are given the same X and y. `batch_size` counts the images of all.
 
     References
     ----------
@@ -421,7 +424,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         epochs = len(self.history_) - begun
         if interrupts and epochs < net.max_epochs:
             warn(f"Ctrl-C ended the training after {epochs} of {net.max_epochs} epochs. The model is that of now.")
-        self._warn_if_near_chance(net, X_flat, y)
+        if distributed.rank() == 0:
+            self._warn_if_near_chance(net, X_flat, y)
         return self
 
     def _warn_if_near_chance(self, net, X_flat, y):
