@@ -19,6 +19,7 @@ from skgcm.files import model, onnx
 from skgcm.files.checkpoint import Checkpoint
 from skgcm.inputs import images, labels, validation
 from skgcm.inputs import masks as masks_of_images
+from skgcm.inputs.files import ImageFiles
 from skgcm.inputs.value_range import check_value_range, check_values_in_range, find_value_range, warn_if_dark
 from skgcm.network import ARCHITECTURES, POLARITIES, UPSAMPLING
 from skgcm.training import augmentation, build, convergence
@@ -196,13 +197,13 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     weight would not mean what scikit-learn means by it. Use `class_weight`.
 
     A `checkpoint` holds weights, what the optimizer and early stopping remember, history, seed, parameters and
-    fingerprints of X, y and masks (no images). Of a finished fit it holds the result, which `fit` then returns without
-    training: a file serves one fit, and is deleted to train anew. While a fit uses it, another fit with the same file
-    is an error. In a folder the file is named by a fingerprint of the parameters, X and y: fits of the same parameters,
-    `random_state` and data share one. One that cannot be written is a warning, and training goes on. ``verbose`` and
-    ``transform_maps`` may change between interruptions. Not with `callbacks`, a callable `augment`,
-    ``warm_start=True``, a RandomState or an optimizer that is not PyTorch's: what these remember is not in the file.
-    `partial_fit` neither reads nor writes it.
+    fingerprints of X, y and masks (no images; of image files their names, sizes and times of change). Of a finished fit
+    it holds the result, which `fit` then returns without training: a file serves one fit, and is deleted to train anew.
+    While a fit uses it, another fit with the same file is an error. In a folder the file is named by a fingerprint of
+    the parameters, X and y: fits of the same parameters, `random_state` and data share one. One that cannot be written
+    is a warning, and training goes on. ``verbose`` and ``transform_maps`` may change between interruptions. Not with
+    `callbacks`, a callable `augment`, ``warm_start=True``, a RandomState or an optimizer that is not PyTorch's: what
+    these remember is not in the file. `partial_fit` neither reads nor writes it.
 
     Several threads may ask one fitted classifier at once, and so may the child of a fork and other processes. The
     answers are the same, to the bit where PyTorch computes with as many threads; `torch.set_num_threads` counts for
@@ -389,7 +390,9 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         X : array-like (n, R, C), (n, R, C, D) or (n, R * C * D), numbers
             Images; (n, D, R, C) with ``channels_first=True``. uint8 is not copied to float as a whole. A Pillow image,
             or a sequence of them, is read as :func:`skgcm.datasets.load_image_folder` reads its file: as uint8, in grey
-            or colour, upright and on black. All methods take what `fit` takes.
+            or colour, upright and on black. Or names of image files, str or path-like: a list, or an array (n,). Files
+            are read in the size and the channels of `image_shape`, 1 or 3, batch by batch, as
+            :func:`skgcm.datasets.load_image_folder` reads them with that size. All methods take what `fit` takes.
         y : array-like (n,)
             Class labels.
         masks : array-like of bool (n, R', C'), or sequence of n items, default=None
@@ -985,7 +988,10 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         """Images, of the fitted size or of any -> rows (n, R * C * D), checked, and their ImageFormat."""
         check_is_fitted(self)
         X, image_format = self._as_array(X), self.net_.image_format
-        if any_size:
+        if any_size and isinstance(X, ImageFiles):
+            X = X.in_own_size()
+            image_format = dataclasses.replace(image_format, shape=X.image_shape)
+        elif any_size:
             shape = images.frame_shape(X.shape, self.image_shape_[2], image_format.channels_first)
             image_format = dataclasses.replace(image_format, shape=shape)
         else:

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from skgcm._version import __version__
 from skgcm.classifier import GCMClassifier
-from skgcm.datasets import _folder, _listing, load_image_folder
+from skgcm.datasets import _listing, load_image_folder
 from skgcm.inputs import pillow
 from skgcm.typicality import STRANGE
 
@@ -265,7 +265,6 @@ class _Reader:
 
     def __iter__(self):
         """Yields (images, paths)."""
-        formats = pillow.formats()
         with tqdm(total=len(self.files), unit="image", disable=None) as progress:
             for part in gen_batches(len(self.files), BATCH):
                 X, paths = [], []
@@ -274,7 +273,7 @@ class _Reader:
                     try:
                         with warnings.catch_warnings():
                             warnings.filterwarnings("ignore", module=r"PIL\.")
-                            X.append(_folder._read_file(file, formats, self._read))
+                            X.append(pillow.read_file(file, self._read, ""))
                         paths.append(str(file))
                     except ValueError as error:
                         self.broken += 1

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from skgcm.inputs.files import read_ahead
 from skgcm.utils.torch_state import fork_safe, ieee_float32
 
 FLOATS_PER_BATCH = 2**22  # activations alive at once, per layer: 16 MB keep a processor's cache busy without spilling
@@ -27,9 +28,9 @@ def prepared(network):
 def batches(network, image_format, X_flat, floats=0):
     """Batches of rows that, with so many floats a pixel beside the network's own, stay within a fixed memory.
 
-    Yields where a batch belongs, a slice of 0 .. n, and which rows it is made of, an index array: the rows of the
-    slice, and the last of them again where these are too few. Libraries compute a lone image with other kernels than
-    two, and round otherwise: with company, an image has the same scores alone as in any batch, on the processor.
+    Yields where a batch belongs, a slice of 0 .. n, which rows it is made of, an index array, and these rows: those of
+    the slice, and the last of them again where these are too few. Libraries compute a lone image with other kernels
+    than two, and round otherwise: with company, an image has the same scores alone as in any batch, on the processor.
     """
     n, pixels = len(X_flat), image_format.shape[0] * image_format.shape[1]
     budget = FLOATS_PER_BATCH // (network.floats_per_pixel + floats)
@@ -37,9 +38,13 @@ def batches(network, image_format, X_flat, floats=0):
         budget *= GPU_BATCH_FACTOR
     size = max(1, budget // pixels)
     min_size = min(size, max(2, math.ceil(MIN_PIXELS / pixels)))
-    for start in range(0, n, size):
+
+    def read(start):
         stop = min(start + size, n)
-        yield slice(start, stop), np.minimum(np.arange(start, max(stop, start + min_size)), stop - 1)
+        index = np.minimum(np.arange(start, max(stop, start + min_size)), stop - 1)
+        return slice(start, stop), index, X_flat[index]
+
+    return read_ahead(X_flat, read, range(0, n, size))
 
 
 def _images(network, image_format, X_flat):
@@ -51,7 +56,7 @@ def _images(network, image_format, X_flat):
 
 @fork_safe
 def scores(network, image_format, X_flat):
-    """float32 (n, N), the scores of all classes. X_flat : ndarray (n, R * C * D), any dtype."""
+    """float32 (n, N), the scores of all classes. X_flat : ndarray (n, R * C * D), any dtype, or ImageFiles."""
     return scores_and_descriptions(network, image_format, X_flat, described=False)[0]
 
 
@@ -60,8 +65,8 @@ def scores_and_descriptions(network, image_format, X_flat, described=True):
     """Scores, and float32 (n, P) what :mod:`skgcm.typicality` compares images by, or None."""
     out, descriptions = np.empty((len(X_flat), network.n_classes), np.float32), []
     with prepared(network) as fused:
-        for part, index in batches(fused, image_format, X_flat):
-            images = _images(fused, image_format, X_flat[index])
+        for part, _, piece in batches(fused, image_format, X_flat):
+            images = _images(fused, image_format, piece)
             features = fused.features(images)
             n = part.stop - part.start
             out[part] = fused(images, features=features)[:n].cpu().numpy()
@@ -100,7 +105,7 @@ def evidence(network, image_format, X_flat, classes=None):
 
     Parameters
     ----------
-    X_flat : ndarray (n, R * C * D), any dtype
+    X_flat : ndarray (n, R * C * D), any dtype, or ImageFiles
     classes : int64 array (n, k), int k for the k classes of highest score, or None for all N in order
 
     Returns
@@ -119,8 +124,8 @@ def evidence(network, image_format, X_flat, classes=None):
         shapes |= {name: (n, k, n_rows, n_columns), f"{name}_mean": (n, n_rows, n_columns)}
     out = {name: np.empty(shape, np.int64 if name == "classes" else np.float32) for name, shape in shapes.items()}
     with prepared(network) as fused:
-        for part, index in batches(fused, image_format, X_flat, floats):
-            batch = _images(fused, image_format, X_flat[index])
+        for part, index, piece in batches(fused, image_format, X_flat, floats):
+            batch = _images(fused, image_format, piece)
             wanted = torch.from_numpy(classes[index]).to(batch.device) if per_image else classes
             scores, chosen, cwm, mean = fused.evidence(batch, wanted)
             found = {"images": batch.permute(0, 2, 3, 1), "scores": scores.gather(1, chosen), "classes": chosen}

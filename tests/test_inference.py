@@ -24,15 +24,15 @@ def _rows(n):
 def test_batches_cover_all_rows_within_the_memory(network):
     large = ImageFormat((256, 256, 1), False, (0.0, 255.0))
     parts = list(inference.batches(network, large, np.empty((50, 0))))
-    assert np.concatenate([np.arange(50)[part] for part, _ in parts]).tolist() == list(range(50))
+    assert np.concatenate([np.arange(50)[part] for part, _, _ in parts]).tolist() == list(range(50))
     assert len(parts) > 1
-    assert max(len(index) for _, index in parts) * 256 * 256 * network.floats_per_pixel <= inference.FLOATS_PER_BATCH
+    assert max(len(index) for _, index, _ in parts) * 256 * 256 * network.floats_per_pixel <= inference.FLOATS_PER_BATCH
 
 
 @pytest.mark.parametrize("image", [(8, 8, 1), (1, 9, 1), (64, 64, 1)], ids=str)
 def test_no_batch_is_a_lone_image(network, image):
     parts = list(inference.batches(network, ImageFormat(image, False, (0, 1)), np.empty((1, 0))))
-    assert [part for part, _ in parts] == [slice(0, 1)]
+    assert [part for part, _, _ in parts] == [slice(0, 1)]
     assert len(parts[0][1]) >= 2
 
 

@@ -9,7 +9,6 @@ from numbers import Integral
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from skgcm.datasets import _listing
@@ -19,6 +18,7 @@ from skgcm.utils.warnings import warn
 
 RESIZE = ("stretch", "pad", "crop")
 ON_ERROR = ("raise", "warn")
+REMEDY = "Repair the file, move it elsewhere, or leave it out by on_error='warn'."
 
 
 def _check_size(size):
@@ -75,28 +75,13 @@ def _find_groups(groups, files):
     return np.array(found)
 
 
-def _read_file(file, formats, read):
-    """What ``read`` makes of an opened file; whatever goes wrong becomes a ValueError that names the file."""
-    try:
-        # Opened by Python: given a path, Pillow maps some files into memory, see skgcm.inputs.pillow
-        with open(file, "rb") as stream, Image.open(stream, formats=formats) as image:
-            return read(image)
-    except MemoryError:
-        raise
-    except Exception as error:  # OSError, SyntaxError, ValueError, struct.error, ...: every format has its own
-        remedy = "Repair the file, move it elsewhere, or leave it out by on_error='warn'."
-        if isinstance(error, Image.DecompressionBombError):
-            remedy = "Make it smaller or, where you know what it is, raise PIL.Image.MAX_IMAGE_PIXELS."
-        raise ValueError(f"Cannot read {str(file)!r} as an image: {pillow.why_not(error)}. {remedy}") from error
-
-
 def _read(files, size, mode, resize, on_error):
     """Images (n, R, C, D) of those files that can be read, and their positions (n,) in `files`."""
-    formats, failed = pillow.formats(), {}
+    failed = {}
 
     def attempt(read, i):
         try:
-            return _read_file(files[i], formats, read)
+            return pillow.read_file(files[i], read, REMEDY)
         except ValueError as error:
             if on_error == "raise":
                 raise
@@ -147,10 +132,10 @@ def _check_masks(masks):
 
 def _read_masks(files, size, resize, shape):
     """The masks of n images (R, C) in files, None where there is none: objects (n,)."""
-    formats, masks = pillow.formats(), np.empty(len(files), object)
+    masks = np.empty(len(files), object)
     for i, file in enumerate(files):
         if file is not None:
-            mask = _read_file(file, formats, lambda image: pillow.read_mask(image, size, resize))
+            mask = pillow.read_file(file, lambda image: pillow.read_mask(image, size, resize), REMEDY)
             masks[i] = resized_masks(mask, shape)
     return masks
 
@@ -247,6 +232,7 @@ def load_image_folder(
     See Also
     --------
     load_images : Images that have no classes, such as new ones to predict.
+    list_image_folder : The file names alone, for more images than memory holds.
 
     Notes
     -----
@@ -308,6 +294,53 @@ def load_image_folder(
     if found is not None:
         result.append(found[kept])
     return tuple(result)
+
+
+def list_image_folder(path, *, pattern=None):
+    """List a folder with one subfolder of images per class, and read none of them.
+
+    For more images than memory holds: ``GCMClassifier(image_shape=(224, 224, 3)).fit(paths, y)`` reads each batch when
+    it is needed.
+
+    Parameters
+    ----------
+    path, pattern
+        As in :func:`load_image_folder`, and so is which files are listed, in which order, and with which warnings.
+
+    Returns
+    -------
+    paths : ndarray of shape (n,), dtype str
+        The file of each image, beginning with `path`.
+    y : ndarray of shape (n,), dtype str
+        The class of each image: the name of its folder, in Unicode form NFC.
+
+    Raises
+    ------
+    FileNotFoundError, NotADirectoryError, ValueError
+        As :func:`load_image_folder` does for `path`, `pattern` and the class folders. Whether a file can be read shows
+        when it is read.
+
+    See Also
+    --------
+    load_image_folder : The same images as one array.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from PIL import Image
+    >>> from skgcm.datasets import list_image_folder
+    >>> with TemporaryDirectory() as folder:
+    ...     for name in ("good", "scratched"):
+    ...         Path(folder, name).mkdir()
+    ...         Image.new("L", (48, 32)).save(Path(folder, name, "part1.png"))
+    ...     paths, y = list_image_folder(folder)
+    >>> [Path(path).name for path in paths], y.tolist()
+    (['part1.png', 'part1.png'], ['good', 'scratched'])
+    """
+    path = Path(path).expanduser()
+    files, labels, _ = _listing.find_classes(path, pattern)
+    return np.array([str(path.joinpath(*names)) for names in files]), np.array(labels)
 
 
 def load_images(path, *, size=None, mode=None, resize="stretch", pattern=None, on_error="raise"):

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from skgcm.files import history, json_values, safetensors_file
+from skgcm.inputs.files import ImageFiles
 from skgcm.training.build import check_variances, draw_seed, resolve_device, resolve_precision
 from skgcm.utils import atomic
 from skgcm.utils.warnings import warn
@@ -38,7 +39,7 @@ class Checkpoint:
         The estimator's parameters, `checkpoint` among them, valid each by itself. Where that is a folder, the file is
         one in it that is named by a fingerprint of all that a fit's result depends on.
     image_shape : tuple (R, C, D)
-    X_flat : ndarray (n, R * C * D)
+    X_flat : ndarray (n, R * C * D) or ImageFiles
     classes : ndarray (N,)
     y : int64 ndarray (n,)
         Positions in `classes`.
@@ -273,7 +274,7 @@ def _plain(value):
 
 def _fingerprint(array, about=()):
     digest = hashlib.sha256(repr(about).encode())
-    digest.update(array)
+    digest.update(array.fingerprint() if isinstance(array, ImageFiles) else array)
     return digest.hexdigest()
 
 

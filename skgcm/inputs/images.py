@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from skgcm.inputs import pillow
+from skgcm.inputs import files, pillow
 
 CHANNELS = (1, 3, 4)  # what a lone axis of this length is taken for when nobody says
 
@@ -59,7 +59,7 @@ def in_order(shape, channels_first):
 
 
 def as_array(X, channels_first=False, image_shape=None):
-    """A NumPy array of whatever holds images; data frames are left to scikit-learn.
+    """A NumPy array of whatever holds images; data frames are left to scikit-learn, file names become ImageFiles.
 
     Pillow images become what :func:`skgcm.datasets.load_image_folder` reads from their files, in the order of axes and
     with the channels that `channels_first` and, where it is known, `image_shape` say.
@@ -79,6 +79,14 @@ def as_array(X, channels_first=False, image_shape=None):
     pictures = _pillow_images(X)
     if pictures:
         return _from_pillow(pictures, channels_first, image_shape)
+    if isinstance(X, str | os.PathLike):
+        raise ValueError(
+            f"X={str(X)!r} is one name, and X is a sequence of images or of their file names. For one file pass [X]; "
+            "skgcm.datasets.list_image_folder lists the images of a folder."
+        )
+    paths = files.find_paths(X) if isinstance(X, list | tuple) else None
+    if paths:
+        return _from_paths(paths, channels_first, image_shape)
     try:
         if isinstance(X, list | tuple) and X and all(isinstance(image, torch.Tensor) for image in X):
             X = torch.stack(tuple(X))
@@ -91,14 +99,15 @@ def as_array(X, channels_first=False, image_shape=None):
             f"X cannot become one array ({error}). Images are numbers. All images must have one size: resize or crop "
             "them first."
         ) from error
+    if X.ndim and X.dtype.kind in "OTU" and X.shape[1:] in ((), (1,)):
+        paths = files.find_paths(X.ravel().tolist())
+        if paths:
+            return _from_paths(paths, channels_first, image_shape)
     first = X[0] if X.ndim == 1 and len(X) else None
-    if isinstance(first, str | os.PathLike):
-        raise ValueError(
-            f"X of shape {X.shape} holds text like {str(first)!r}, and images are numbers: read the files first, as "
-            "skgcm.datasets.load_image_folder does."
-        )
     if isinstance(first, np.ndarray):
         raise ValueError(f"X of shape {X.shape} holds arrays: of images of one size, np.stack(X) makes a single one.")
+    if X.shape == (0,):
+        raise ValueError("X is empty. Expected at least one image, or the name of one file.")
     if not 2 <= X.ndim <= 4:
         raise ValueError(
             f"X of shape {X.shape} does not hold images. Reshape your data to (n, R, C), (n, R, C, D) or rows of "
@@ -113,6 +122,8 @@ def _check_frame(X):
     for name, value in zip(X.columns, row, strict=False):
         if isinstance(value, Image.Image):
             raise ValueError(f"Column {name!r} of X holds Pillow images: pass list(X[{name!r}]).")
+        if isinstance(value, str | os.PathLike):
+            raise ValueError(f"Column {name!r} of X holds text like {str(value)!r}. For file names pass X[{name!r}].")
         if isinstance(value, np.ndarray | list | tuple | torch.Tensor):
             raise ValueError(
                 f"Column {name!r} of X holds arrays, and a column of a data frame is one pixel of every image: pass "
@@ -162,6 +173,15 @@ def _from_pillow(pictures, channels_first, image_shape):
             )
         X[i] = pixels
     return np.ascontiguousarray(X.transpose(0, 3, 1, 2)) if channels_first else X
+
+
+def _from_paths(paths, channels_first, image_shape):
+    if image_shape is None:
+        raise ValueError(
+            f"X holds text like {paths[0]!r}, which is taken for names of image files, and image_shape=None does not "
+            "say in which size to read them. Say it: image_shape=(224, 224, 3), rows, columns and channels."
+        )
+    return files.ImageFiles(paths, check_image_shape(image_shape), channels_first)
 
 
 def native(X_flat):

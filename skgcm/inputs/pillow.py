@@ -29,6 +29,20 @@ def is_image(file):
         return False
 
 
+def read_file(file, read, remedy):
+    """What ``read`` makes of an opened file; whatever goes wrong becomes a ValueError that names the file."""
+    try:
+        # Opened by Python: given a path, Pillow maps some files into memory, see _turned
+        with open(file, "rb") as stream, Image.open(stream, formats=formats()) as image:
+            return read(image)
+    except MemoryError:
+        raise
+    except Exception as error:  # OSError, SyntaxError, ValueError, struct.error, ...: every format has its own
+        if isinstance(error, Image.DecompressionBombError):
+            remedy = "Make it smaller or, where you know what it is, raise PIL.Image.MAX_IMAGE_PIXELS."
+        raise ValueError(f"Cannot read {str(file)!r} as an image: {why_not(error)}. {remedy}") from error
+
+
 def is_grey(image):
     """Whether an image is stored in greys, from its header alone."""
     # A palette counts as colour: which colours it holds is not known before the file is decoded.
@@ -41,6 +55,11 @@ def why_not(error):
     if isinstance(error, UnidentifiedImageError):
         return "its content is in no image format that Pillow reads (of TIFF it reads 8 bits and most kinds of 16)"
     return str(error).rstrip(".") or type(error).__name__
+
+
+def check(image):
+    """Raise ValueError where the header of an opened image says that :func:`read` would."""
+    _refuse(image, getattr(image, "tag_v2", {}), _stored(image))
 
 
 def read(image, mode, size=None, resize="stretch"):

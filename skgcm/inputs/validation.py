@@ -9,6 +9,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
 from skgcm.inputs import images, labels
+from skgcm.inputs.files import ImageFiles
 from skgcm.utils.arrays import as_numpy
 
 
@@ -27,8 +28,12 @@ def naming(name):
 def check_images(estimator, X, *, reset=False, any_size=False):
     """Images, out of :func:`skgcm.inputs.images.as_array`, as rows (n, R * C * D) of finite numbers that PyTorch reads.
 
-    With `reset`, what scikit-learn learns of X is set; with `any_size`, it is not looked at.
+    With `reset`, what scikit-learn learns of X is set; with `any_size`, it is not looked at. Of files the headers are
+    checked, and nothing is read.
     """
+    if isinstance(X, ImageFiles):
+        X.check()
+        return X if any_size else validate_data(estimator, X, reset=reset, skip_check_array=True)
     params = {"order": "C", "dtype": "numeric"}
     with naming("X"), np.errstate(invalid="ignore"):  # scikit-learn adds up all values, and they may be huge
         if any_size:

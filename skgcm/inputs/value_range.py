@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from skgcm.inputs.files import ImageFiles
 from skgcm.utils.warnings import warn
 
 OUTSIDE = 1 / 20  # share of values that may lie outside the range by more than half of its width
@@ -45,6 +46,7 @@ def _some(X_flat):
 def warn_if_dark(X_flat, value_range):
     """Warn where nearly all values of training images lie near the lower end of the range that was found for them."""
     low, high = value_range
+    X_flat = X_flat.some() if isinstance(X_flat, ImageFiles) else X_flat
     bright = float(np.quantile(_some(X_flat), 0.995, method="higher"))
     if low < bright < low + (high - low) / 4:
         warn(
@@ -55,8 +57,15 @@ def warn_if_dark(X_flat, value_range):
 
 
 def check_values_in_range(X_flat, value_range):
-    """Raise ValueError for values far outside the range; warn where the range looks like another's."""
+    """Raise ValueError for values far outside the range; warn where the range looks like another's.
+
+    Of files, which have all values of 8 bits, only some are read, and only where the range is not these values.
+    """
     low, high = value_range
+    if isinstance(X_flat, ImageFiles):
+        if (low, high) == (0, 255):
+            return
+        X_flat = X_flat.some()
     width = high - low
     smallest, largest = float(X_flat.min()), float(X_flat.max())
     if smallest < low - width or largest > high + width:

@@ -1,11 +1,14 @@
 """From a skorch data set to whole batches, on the device before they are asked for where it has room."""
 
+import math
 from itertools import pairwise
 
 import numpy as np
 import torch
 from sklearn.utils import gen_batches
 from torch.utils.data import Subset
+
+from skgcm.inputs.files import read_ahead
 
 SHARE = 1 / 4  # of the device's free memory, for all images; a step needs the rest
 UPLOAD = 2**26  # bytes in one copy to the device
@@ -21,6 +24,8 @@ class Batches:
 
     For a CUDA device all rows are copied to it once and sliced there; where they do not fit, each batch comes in pinned
     memory, from which the device fetches it without the host waiting.
+
+    Of image files a thread reads the next batch during a step.
     """
 
     def __init__(self, dataset, batch_size, generator=None, device="cpu", masks=None):
@@ -35,7 +40,7 @@ class Batches:
             self.packed = torch.from_numpy(np.concatenate([masks.packed, np.zeros_like(masks.packed[:1])]))
             self.of_image = torch.from_numpy(masks.index if indices is None else masks.index[indices])
         self.resident = None
-        if fits(self.n * self.X[:1].nbytes, self.device):
+        if fits(self.n * math.prod(self.X.shape[1:]) * self.X.dtype.itemsize, self.device):
             self.resident = self._upload()
             if masks is not None:
                 self.packed, self.of_image = self.packed.to(self.device), self.of_image.to(self.device)
@@ -56,10 +61,12 @@ class Batches:
                 chosen = order[start:stop]  # index_select: CUDA does not index unsigned integers of 16 bits and more
                 yield X_flat.index_select(0, chosen), labels.index_select(0, chosen), *self._masks(chosen)
             return
-        for start, stop in pairwise(self.bounds):
-            chosen = order[start:stop]
-            batch = *self._slice(chosen.numpy()), *self._masks(chosen)
+        parts = (order[start:stop].numpy() for start, stop in pairwise(self.bounds))
+        for batch in read_ahead(self.X, self._read, parts):
             yield [tensor.pin_memory() for tensor in batch] if self.device.type == "cuda" else batch
+
+    def _read(self, chosen):
+        return *self._slice(chosen), *self._masks(torch.from_numpy(chosen))
 
     def _slice(self, chosen):
         """Rows and labels by their place in the data set."""
