@@ -172,6 +172,12 @@ def table(cells):
     return lines
 
 
+def known_cells():
+    path = RESULTS / "encoders.json"
+    found = json.loads(path.read_text())["cells"] if path.exists() else []
+    return {tuple(cell["of"]): cell["runs"] for cell in found}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--neu", required=True)
@@ -184,9 +190,6 @@ def main():
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--jobs", type=int, default=1)
     args = parser.parse_args()
-    path, cells = RESULTS / "encoders.json", {}
-    if path.exists():
-        cells = {tuple(cell["of"]): cell["runs"] for cell in json.loads(path.read_text())["cells"]}
     shown = shlex.join(["encoders.py", *sys.argv[1:]]).replace(args.neu, "NEU-DET")
     head = {
         "command": f"python benchmarks/{shown.replace(args.breast or 'breastmnist.npz', 'breastmnist.npz')}",
@@ -207,6 +210,7 @@ def main():
         )
         for (name, size, side, row, seed), run in zip(wanted, measured, strict=True):  # what is interrupted is not lost
             epochs = "" if row == HOG else args.epochs if args.epochs and row != SCRATCH else "auto"
+            cells = known_cells()  # read each time: several processes may fill the table
             cells.setdefault((name, size, side, epochs, row), {})[str(seed)] = run
             lines = ["# Pretrained encoders", "", origin(head), "", *table(cells)]
             write("encoders", lines, {**head, "cells": [{"of": of, "runs": runs} for of, runs in cells.items()]})

@@ -47,7 +47,8 @@ def make(n_classes, n_channels, variant, dtype=torch.float64, **params):
     generator = torch.Generator().manual_seed(0)
     network = GCM(n_classes, n_channels, **params, generator=generator)
     for parameter in network.head.parameters():  # at first those of contrast and the biases are zero
-        parameter.normal_(0, 0.5, generator=generator)
+        # of many channels each has a small weight: contributions that cancel have no digits left
+        parameter.normal_(0, min(0.5, 2.5 / parameter[0].numel() ** 0.5), generator=generator)
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.weight.uniform_(0.5, 1.5, generator=generator)
@@ -281,8 +282,7 @@ def test_score_is_the_mean_of_the_map_however_large_the_image(variant, side):
 @torch.no_grad()
 def test_so_it_is_for_parts_of_large_images_and_in_training(variant):
     network = make(2, 1, variant, torch.float32, **WIDTHS).train()
-    # no score is near zero by chance; of the encoder's 640 channels such maps have values of about 60
-    network.head.bias.fill_(10 if variant == "encoder" else 1)
+    network.head.bias.fill_(1)  # no score is near zero by chance
     images = torch.from_numpy(tiled(512))[None, None]
     regions = torch.zeros(1, 2, 512, 512)
     regions[:, 0, :300], regions[:, 1, 300:] = 1, 1
@@ -297,6 +297,7 @@ def test_so_it_is_for_a_classifier_of_large_images_and_of_whole_frames(variant):
     X = np.stack([tiled(512, seed) for seed in range(2)])
     X[1] *= 0.5
     params = {**WIDTHS, "n_stages": 3, "max_epochs": 1, "batch_size": 2, "precision": "float32", "device": "cpu"}
+    params["encoder_weights"] = None
     clf = GCMClassifier(**params, **LARGE[variant], random_state=0).fit(X, [0, 1])
     with torch.no_grad():
         for parameter in clf.net_.network.head.parameters():
@@ -387,7 +388,8 @@ def test_a_thousand_classes_build_no_map_of_each(variant):
         (scores.logsumexp(1).sum() + mean_abs.sum()).backward()
         network.evidence(images, 3)
     # neither forward nor backward holds one map a class: 2 * 1000 * 32 * 32 numbers
-    assert watch.largest < 1000 * 32 * 32 / 4
+    weights = max(parameter.numel() for parameter in network.parameters())
+    assert watch.largest <= max(weights, 1000 * 32 * 32 / 4)
 
 
 @pytest.mark.parametrize("variant", ["bright", "encoder-bright", "paper", "paper-clipped"])
