@@ -28,7 +28,7 @@ class CNN(GCM):
         blocks = [ConvBlock(*pair, stride=1 + (i in (3, 6))) for i, pair in enumerate(pairs)]
         self.layers = nn.Sequential(*blocks, ConvBlock(64, 64, kernel=1))
         self.head = _Linear(64, n_classes)
-        self.n_classes, self.floats_per_pixel = n_classes, 64
+        self.n_classes, self.floats_per_pixel, self.stride = n_classes, 64, 4
         self.reset_parameters(generator)
 
     def features(self, images, regions=None):

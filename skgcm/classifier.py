@@ -46,11 +46,27 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         "multiscale": a residual encoder, which reads each image standardised (mean 0, standard deviation 1) and as it
         is, and weights of each class at every resolution, whose maps are added. "paper": the network of the paper, with
         weights at the full resolution alone, which reads the plain image. The maps multiply the plain image in both.
+    encoder : str or callable, default="gcm"
+        "gcm": the architecture's own encoder, trained from random weights. The name of a model of timm, as in
+        "resnet18.a1_in1k" (extra ``encoders``): any that is convolutional or hierarchical and has ``features_only``.
+        The decoder goes back through its resolutions to the image's own, and the evidence is exact as ever. It reads
+        the image less timm's mean and divided by timm's standard deviation; the maps multiply the plain image. A
+        callable without arguments: it returns a ``torch.nn.Module`` that takes images (B, D, R, C) in [0, 1] and
+        returns a list of features (B, K, r, c), fine to coarse. With another encoder than "gcm", `encoder_width` and
+        `n_stages` do not count.
+    encoder_weights : "pretrained", None, str or path-like, default="pretrained"
+        What the weights of timm's model are at first. "pretrained": those that timm downloads; whether their licence
+        suits you is yours to check. None: random ones. A path: a file of the model's weights, .safetensors or .pth, as
+        ``torch.save(model.state_dict(), path)`` writes it; nothing in it is executed. A callable's module keeps the
+        weights it comes with, unless a path is given. Not with ``encoder="gcm"``.
+    encoder_lr : float, default=0.1
+        What `lr` is multiplied with for the parameters of another encoder than "gcm". 0: it is not trained, nor are the
+        statistics of its batch norm.
     encoder_width : int, default=16
         Channels of the first convolutions; later stages have 2 and 4 times as many.
     decoder_width : int or "auto", default="auto"
-        Channels of the last decoder stage; the ones before it have 2 and 4 times as many. "auto": 8, or 16 in the
-        paper's architecture.
+        Channels of the last decoder stage; the ones before it have 2 and 4 times as many, with another `encoder` up to
+        8 times. "auto": 8, or 16 in the paper's architecture.
     n_stages : int or "auto", default="auto"
         Number of resolutions; each stage after the first halves rows and columns. "auto": 3; 4 for images of 96 x 96
         pixels and more, 5 from 256 x 256 on. With more than three the network is thin at the full resolution. In the
@@ -86,13 +102,13 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     mosaic : float in [0, 0.5], default=0.0
         Share of the training batches that become mosaics of four images around a random point: the contributions in
         a part must classify that part alone, so that evidence comes to lie on the object. 0: no mosaics.
-    sparsity : "auto" or float, default="auto"
+    sparsity : float, default=0.0
         Weight in the loss of the evidence for wrong classes: the mean of ``max(CCM_j, 0)`` over the pixels and the
         classes j that an image does not show, estimated from one such class in each step. What images of several
         classes have in common then is evidence for none of them, and the maps show what only one class has. With the
         one-cycle schedule the weight rises linearly from 0 to this value over `max_epochs`, and a fit that stops early
-        ends with less; else it is constant, as in `partial_fit`. 0: no penalty. "auto": 3, or 0 in the paper's
-        architecture.
+        ends with less; else it is constant, as in `partial_fit`. 3 suits objects in front of a background. Where each
+        class has a ground of its own, it moves the evidence to that ground. 0: no penalty.
     erasing : float in [0, 1], default=0.0
         Share of the mosaics for which images first lose up to half of their pixels, those that by then contribute least
         to their class, to the batch's mean colour: a decision should not need what is no evidence. With the one-cycle
@@ -101,12 +117,12 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         Weight in the loss of the contributions to an image's own class that lie outside of its mask, for images with
         one in the `masks` of :meth:`fit`. It pulls the largest contributions into the mask, and the share of the
         positive ones. 0: masks are not used.
-    optimizer : {"sgd", "adamw"} or a class of torch.optim, default="sgd"
-        "sgd" has Nesterov momentum 0.9, "adamw" betas of 0.9 and 0.99. LBFGS, Muon and SparseAdam cannot train this
-        network.
+    optimizer : {"auto", "sgd", "adamw"} or a class of torch.optim, default="auto"
+        "auto": "sgd", or "adamw" with another `encoder` than "gcm". "sgd" has Nesterov momentum 0.9, "adamw" betas of
+        0.9 and 0.99. LBFGS, Muon and SparseAdam cannot train this network.
     lr : float or "auto", default="auto"
         Learning rate; the highest where there is a schedule. "auto": 0.1 for batches of up to 64 images, in proportion
-        for larger ones; 0.002 with ``optimizer="adamw"``. With a class of torch.optim, the default of that class if it
+        for larger ones; 0.002 with "adamw". With a class of torch.optim, the default of that class if it
         has one.
     lr_schedule : {"one-cycle", "constant"}, default="one-cycle"
         "one-cycle" rises linearly for a quarter of `max_epochs` and falls along a cosine to 0. "constant" leaves the
@@ -114,7 +130,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     weight_decay : float, default=5e-4
         Handed to the optimizer unless 0, which optimizers without one need.
     max_epochs : int or "auto", default="auto"
-        Passes over the training images. "auto": ``30 * sqrt(5000 / n)`` for n images, at least 30 and at most 200.
+        Passes over the training images. "auto": ``30 * sqrt(5000 / n)`` for n images, at least 30 and at most 200; 30
+        with another `encoder` than "gcm", unless ``encoder_weights=None``.
     batch_size : int or "auto", default="auto"
         Images in a training step. "auto": 64; in `fit` 32 where X has fewer than 768 images, 16 where it has fewer than
         384, and on CUDA 512 where it has 10,000 and more.
@@ -235,6 +252,9 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     _parameter_constraints = {
         "n_classes": [Interval(Integral, 2, None, closed="left"), None],
         "architecture": [StrOptions(set(ARCHITECTURES))],
+        "encoder": [str, callable],
+        "encoder_weights": [str, os.PathLike, None],
+        "encoder_lr": [Interval(Real, 0, None, closed="left")],
         "encoder_width": [Interval(Integral, 1, None, closed="left")],
         "decoder_width": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "n_stages": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
@@ -247,10 +267,10 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         "value_range": [tuple, list, np.ndarray, None],
         "augment": [str, callable, None],
         "mosaic": [Interval(Real, 0, 0.5, closed="both")],
-        "sparsity": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
+        "sparsity": [Interval(Real, 0, None, closed="left")],
         "erasing": [Interval(Real, 0, 1, closed="both")],
         "guidance": [Interval(Real, 0, None, closed="left")],
-        "optimizer": [StrOptions(set(build.OPTIMIZERS)), type],
+        "optimizer": [StrOptions({"auto", *build.OPTIMIZERS}), type],
         "lr": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         "lr_schedule": [StrOptions({"one-cycle", "constant"})],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
@@ -276,6 +296,9 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         n_classes=None,
         *,
         architecture="multiscale",
+        encoder="gcm",
+        encoder_weights="pretrained",
+        encoder_lr=0.1,
         encoder_width=16,
         decoder_width="auto",
         n_stages="auto",
@@ -288,10 +311,10 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         value_range=None,
         augment="auto",
         mosaic=0.0,
-        sparsity="auto",
+        sparsity=0.0,
         erasing=0.0,
         guidance=1.0,
-        optimizer="sgd",
+        optimizer="auto",
         lr="auto",
         lr_schedule="one-cycle",
         weight_decay=5e-4,
@@ -313,6 +336,9 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     ):
         self.n_classes = n_classes
         self.architecture = architecture
+        self.encoder = encoder
+        self.encoder_weights = encoder_weights
+        self.encoder_lr = encoder_lr
         self.encoder_width = encoder_width
         self.decoder_width = decoder_width
         self.n_stages = n_stages

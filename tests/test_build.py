@@ -20,7 +20,8 @@ def test_a_device_that_is_none_is_named():
 
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")  # the object needs no GPU
-AUTO = {"batch_size": "auto", "lr": "auto", "max_epochs": "auto", "optimizer": "sgd"}
+AUTO = {"batch_size": "auto", "lr": "auto", "max_epochs": "auto", "optimizer": "auto"}
+AUTO |= {"encoder": "gcm", "encoder_weights": "pretrained"}
 NUMBERS = [1, 2, 100, 383, 384, 767, 768, 5000, 9999, 10_000, 60_000, 10**7]
 
 
@@ -55,11 +56,22 @@ def test_larger_batches_have_a_larger_learning_rate():
     assert build.resolve_schedule({**AUTO, "optimizer": torch.optim.Adam}, CPU, 9)["lr"] == 0.001
 
 
+def test_a_pretrained_encoder_has_adamw_and_fewer_epochs():
+    for weights, fewer in (("pretrained", True), ("resnet18.pth", True), (None, False)):
+        params = {**AUTO, "encoder": "resnet18", "encoder_weights": weights}
+        assert build.resolve_optimizer(params) == "adamw"
+        found, own = (build.resolve_schedule(which, CPU, 60) for which in (params, AUTO))
+        assert found["lr"] < own["lr"]
+        assert (found["max_epochs"] < own["max_epochs"]) == fewer
+    assert build.resolve_optimizer(AUTO) == "sgd"
+    assert build.resolve_optimizer({**params, "optimizer": "sgd"}) == "sgd"
+
+
 @pytest.mark.parametrize("device", [CPU, CUDA], ids=str)
 @pytest.mark.parametrize("n", [3, 20_000, None])
 def test_what_is_given_is_not_changed(device, n):
     given = {"batch_size": 5, "lr": 0.3, "max_epochs": 7}
-    assert build.resolve_schedule({**given, "optimizer": "adamw"}, device, n) == given
+    assert build.resolve_schedule({**AUTO, **given, "optimizer": "adamw"}, device, n) == given
     for name, value in given.items():
         assert build.resolve_schedule({**AUTO, name: value}, device, n)[name] == value
 

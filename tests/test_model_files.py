@@ -33,6 +33,7 @@ VARIANTS = {
     "deconvolution": {"architecture": "paper", "upsampling": "deconvolution"},
     "one-stage": {"n_stages": 1, "shared_decoder": False},
     "four-stages": {"n_stages": 4},
+    "encoder": {"encoder": "test_efficientnet", "encoder_weights": None},
     "weights": {"transform_maps": "weights"},
     "channels-first": {"channels_first": True},
     "early-stopping": {"early_stopping": True, "validation_fraction": 0.25},
@@ -263,7 +264,7 @@ def test_nothing_fitted_nothing_saved(path):
     [
         ("augment", torch.flip, "'auto'"),
         ("callbacks", [LRScheduler()], "None"),
-        ("optimizer", torch.optim.RMSprop, "'sgd'"),
+        ("optimizer", torch.optim.RMSprop, "'auto'"),
         ("random_state", np.random.RandomState(0), "None"),
         ("lr", np.inf, "'auto'"),
         ("net_params", {"criterion": torch.nn.CrossEntropyLoss}, "None"),

@@ -50,11 +50,19 @@ CASES = {
     "deconvolution": ({**PAPER, "upsampling": "deconvolution"}, (13, 9, 1), SIGNED, STRINGS, "contributions"),
     "one-stage": ({"n_stages": 1}, (5, 7, 4), BYTES, BOOLEANS, "contributions"),
     "five-stages": ({"n_stages": 5}, (17, 33, 3), BYTES, INTEGERS, "weights"),
+    "encoder": ({"encoder": "test_efficientnet", "encoder_weights": None}, (37, 33, 3), BYTES, INTEGERS, "weights"),
+    "encoder-small-images": (
+        {"encoder": "test_resnet", "encoder_weights": None},
+        (13, 9, 1),
+        UNIT,
+        STRINGS,
+        "contributions",
+    ),
     "no-maps": ({}, (16, 16, 3), BYTES, list(range(20)), None),
     "paper-no-maps": (PAPER, (16, 16, 3), BYTES, list(range(20)), None),
 }
 # The others have the default. 17 is rewritten here, so that it is tried with all layers that there are.
-OPSETS = dict.fromkeys(["odd-size", "bright", "unshared", "clipped", "deconvolution", "no-maps"], 17)
+OPSETS = dict.fromkeys(["encoder", "odd-size", "bright", "unshared", "clipped", "deconvolution", "no-maps"], 17)
 OPSETS |= {"two-stages": 18, "unshared-deconvolution": 21, "clipped-unshared": 19, "one-stage": 23}
 
 

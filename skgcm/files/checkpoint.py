@@ -229,6 +229,8 @@ def _check_restorable(params):
     problem = None
     if callable(augment):
         problem = f"augment={augment!r}, which may change between fits. Use 'shift' or 'shift+flip'"
+    elif callable(params["encoder"]):
+        problem = f"encoder={params['encoder']!r}, which may change between fits. Use the name of a model of timm"
     elif params["callbacks"]:
         problem = f"callbacks={params['callbacks']!r}, which remember what they will. Fit without them"
     elif isinstance(optimizer, type) and not optimizer.__module__.startswith("torch.optim"):
@@ -263,6 +265,8 @@ def _plain(value):
     """A value as JSON has it, to be compared: of two collections with the same items, their types do not count."""
     if isinstance(value, np.ndarray):
         value = value.tolist()
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
     if isinstance(value, type):
         return f"{value.__module__}.{value.__qualname__}"
     if isinstance(value, Mapping):

@@ -3,6 +3,7 @@
 import inspect
 import json
 import math
+import os
 import reprlib
 
 import numpy as np
@@ -41,6 +42,7 @@ PREFIX = "typicality/"  # of the tensors that say what usual images are, if they
 LATER = {"temperature": 1.0}  # fields that older files lack, and what they mean then
 REMEDIES = {
     "feature_names_in": "Before saving, del clf.feature_names_in_, and predict on arrays, without names.",
+    "encoder": "Register a model of your own with timm.models.register_model, and fit with its name.",
     "classes": "Fit with fewer or shorter labels, or with integers. Or use joblib.",
 }
 
@@ -71,7 +73,10 @@ def save(classifier, path):
             name: _encoded_param(classifier, name, value) for name, value in params.items() if name not in NOT_STORED
         },
         # not always the parameters', which may have been set since
-        "network": {name: json_values.encode(getattr(net, f"module__{name}")) for name in build.NETWORK_PARAMS},
+        "network": {
+            name: _encoded(name, getattr(net, f"module__{name}"), json_values.encode, REMEDIES["encoder"])
+            for name in build.NETWORK_PARAMS
+        },
         "history": epochs,
         "versions": safetensors_file.versions(),
         "temperature": classifier.temperature_,
@@ -109,7 +114,7 @@ def load(cls, path, device=None):
                 n_numbers = inference.n_described(network, classifier.image_shape_[2])
                 classifier._typicality = typicality.unpack(usual, len(classifier.classes_), n_numbers)
             classifier.history_ = classifier.net_.history = history.unpack(columns, file.metadata["history"])
-        except (MemoryError, torch.OutOfMemoryError, OSError, ModelFileError, SafetensorError):
+        except (MemoryError, torch.OutOfMemoryError, OSError, ImportError, ModelFileError, SafetensorError):
             raise
         except Exception as error:  # whatever skorch, an optimizer or a loss raise at what only a file would tell them
             raise ModelFileError(f"{file.called} cannot be loaded as a {cls.__name__}: {str(error)[:500]}") from error
@@ -138,6 +143,7 @@ def _restore(cls, metadata, specs, device):
     params["net_params"] = {
         name: value for name, value in (params["net_params"] or {}).items() if not name.startswith("compile")
     }
+    params["encoder_weights"] = None  # the file has all weights: nothing is downloaded or read beside it
     net = build.build_net(params, image_format, len(classifier.classes_), None)
     difference = _difference(net, specs)
     if difference:
@@ -210,6 +216,10 @@ def _encoded_param(classifier, name, value):
     default = inspect.signature(type(classifier)).parameters[name].default
     remedy = f"Before saving, clf.set_params({name}={default!r}): it acts in training alone, predictions stay the same."
     encode = _encode_net_params if name == "net_params" else json_values.encode
+    if name == "encoder":
+        remedy = REMEDIES[name]
+    elif isinstance(value, os.PathLike):
+        value = os.fspath(value)
     return _encoded(name, value, encode, remedy)
 
 

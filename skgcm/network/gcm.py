@@ -17,9 +17,10 @@ import copy
 import torch
 from torch import nn
 
+from skgcm.network import backbone
 from skgcm.network.blocks import ConvBlock
 from skgcm.network.head import ContributionHead
-from skgcm.network.multiscale import Decoder, Encoder
+from skgcm.network.multiscale import Decoder, Encoder, decoder_widths
 from skgcm.network.normalisation import standardise
 from skgcm.network.paper import PaperDecoder, PaperEncoder
 
@@ -35,6 +36,8 @@ DEFAULTS = {
 
 def _shallow_copy(module):
     """A module that has this one's parameters and buffers, and can be given others: a sixth of deepcopy's time."""
+    if isinstance(module, backbone.Backbone):
+        return module.detached()
     other = copy.copy(module)
     other._parameters, other._buffers = module._parameters.copy(), module._buffers.copy()
     other._modules = {name: _shallow_copy(child) for name, child in module._modules.items()}
@@ -59,11 +62,17 @@ class GCM(nn.Module):
         enlarged and added. The encoder reads each image standardised (mean 0, standard deviation 1) and as it is; the
         maps multiply the plain image. "paper": the network of the paper, which has weights at the full resolution alone
         and reads the plain image.
+    encoder : str or callable, default="gcm"
+        "gcm": the architecture's own encoder. The name of a model of timm (extra ``encoders``) that has features at
+        several resolutions: these take the place of the encoder's, and the decoder goes back from them to the image's
+        own resolution. Its weights are random. A callable without arguments: it returns a module that takes images
+        (B, C, H, W) in [0, 1] and returns a list of features, fine to coarse. Then `encoder_width` and `n_stages` do
+        not count.
     encoder_width : int, default=16
         Channels of the first convolutions; later stages have 2 and 4 times as many.
     decoder_width : int, default=None
-        Channels of the last decoder stage, the ones before it have 2 and 4 times as many. None: 8, or 16 in the paper's
-        architecture.
+        Channels of the last decoder stage, the ones before it have 2 and 4 times as many, with another `encoder` up to
+        8 times. None: 8, or 16 in the paper's architecture.
     n_stages : int, default=3
         Number of resolutions. Each stage after the first halves rows and columns (rounded up), and the decoder
         returns through the same sizes. With more than three, for images of 96 pixels and more, the multiscale
@@ -90,6 +99,8 @@ class GCM(nn.Module):
     ----------
     n_classes : int
     polarity : {"bright", "both"}
+    stride : int
+        Rows and columns of an image that a row and a column of the coarsest features stand for.
     encoder : Module
         From an image to features of each stage, a list, fine to coarse.
     decoder : Module
@@ -100,7 +111,12 @@ class GCM(nn.Module):
     Raises
     ------
     ValueError
-        For an unknown architecture, polarity or upsampling.
+        For an unknown architecture, polarity or upsampling, an encoder that timm does not know or that does not return
+        features of several sizes, and an encoder in the paper's architecture.
+    TypeError
+        For an encoder that does not return a module.
+    ImportError
+        For the name of an encoder where timm is not installed.
 
     Notes
     -----
@@ -139,6 +155,7 @@ class GCM(nn.Module):
         in_channels=3,
         *,
         architecture="multiscale",
+        encoder="gcm",
         encoder_width=16,
         decoder_width=None,
         n_stages=3,
@@ -162,25 +179,40 @@ class GCM(nn.Module):
             if value not in known:
                 where = f" in architecture={architecture!r}" if name == "upsampling" else ""
                 raise ValueError(f"{name}={value!r} is not one of {known}{where}.")
-        groups = 1 if shared_decoder else n_classes
-        if paper:
+        groups, own_encoder = 1 if shared_decoder else n_classes, isinstance(encoder, str) and encoder == "gcm"
+        if paper and not own_encoder:
+            raise ValueError(
+                f"encoder={encoder!r}, but architecture='paper' has an encoder of its own. Use "
+                "architecture='multiscale'."
+            )
+        self.stride = 2 ** (n_stages - 1)  # rows and columns of an image for one of the coarsest features
+        widest = encoder_width
+        if not own_encoder:
+            self.encoder = backbone.build(encoder, in_channels, generator)
+            self.decoder = backbone.BackboneDecoder(self.encoder.widths, decoder_width, groups)
+            self.stride, widest = self.encoder.strides[-1], self.encoder.floats_per_pixel
+        elif paper:
             self.encoder = PaperEncoder(in_channels, encoder_width, n_stages)
             self.decoder = PaperDecoder(self.encoder.widths, decoder_width, upsampling, groups)
         else:
             self.encoder = Encoder(2 * in_channels, encoder_width, n_stages)  # the standardised image and the plain one
-            self.decoder = Decoder(self.encoder.widths, decoder_width, groups)
+            self.decoder = Decoder(self.encoder.widths, decoder_widths(n_stages, decoder_width), groups)
         self.head = ContributionHead(self.decoder.levels, n_classes, 1 + (polarity == "both"), clip_negative)
-        self.n_classes, self.polarity, self.window, self.standardises = n_classes, polarity, window, not paper
+        self.n_classes, self.polarity, self.window = n_classes, polarity, window
+        self.standardises = own_encoder and not paper
         # roughly what a forward pass holds at once: a widest layer's input and output, and maps where scores need them
         maps = self.head.n_polarities * n_classes if clip_negative else 0
-        self.floats_per_pixel = 4 * max(encoder_width, decoder_width * groups) + maps
+        self.floats_per_pixel = 4 * max(widest, decoder_width * groups) + maps
         if not self.head.bias.is_meta:  # a network of shapes alone: drawing would import half of PyTorch for nothing
             self.reset_parameters(generator)
 
     @torch.no_grad()
     def reset_parameters(self, generator=None):
-        """Draw new weights: He's normal initialisation for each convolution, from `generator`."""
-        for module in self.modules():
+        """Draw new weights: He's normal initialisation for each convolution, from `generator`.
+
+        An encoder of timm or of a callable keeps its own.
+        """
+        for module in (self.decoder if isinstance(self.encoder, backbone.Backbone) else self).modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                 fan_in = module.kernel_size[0] ** 2 * module.in_channels // module.groups
                 module.weight.normal_(0, (2 / fan_in) ** 0.5, generator=generator)

@@ -39,24 +39,33 @@ class Encoder(nn.Module):
         return stages
 
 
+def decoder_widths(n_stages, width):
+    """Channels of the decoder's stages, fine to coarse: `width`, then 2 and 4 times as many.
+
+    With more than three stages that is so from the second on, and the finest, at the full resolution, has half.
+    """
+    if n_stages <= 3:
+        return [width * 2**i for i in range(n_stages - 1)]
+    return [max(1, width // 2), *(width * 2 ** min(i, 2) for i in range(n_stages - 2))]
+
+
 class Decoder(nn.Module):
     """From the coarsest features back to the finest: at each size what comes from below and from the encoder is added.
 
-    The finest has `width` channels, the ones before it 2 and 4 times as many. With more than three stages that is so
-    from the second on, and the finest, at the full resolution, has half. With groups > 1, that many decoders abreast.
+    Its stages have `widths` channels, fine to coarse; the coarsest features are the encoder's own. With groups > 1,
+    that many decoders abreast.
     """
 
-    def __init__(self, encoder_widths, width, groups):
+    def __init__(self, encoder_widths, widths, groups):
         super().__init__()
         self.ups, self.laterals, self.convs = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         self.levels = [(encoder_widths[-1], 1, 1)]  # what the heads read: channels of a class, kernel, groups
-        n_in, thin = encoder_widths[-1], int(len(encoder_widths) > 3)
-        for i in reversed(range(len(encoder_widths) - 1)):
-            own = max(1, width // 2) if thin and i == 0 else width * 2 ** min(i - thin, 2)
+        n_in = encoder_widths[-1]
+        for own, lateral_width in zip(reversed(widths), reversed(encoder_widths[:-1]), strict=True):
             n_out, from_one = groups * own, len(self.levels) == 1
             # every group reads the same encoder output, so these layers are ordinary convolutions
             self.ups.append(conv_without_init(nn.Conv2d, n_in, n_out, 1, groups=1 if from_one else groups))
-            self.laterals.append(conv_without_init(nn.Conv2d, encoder_widths[i], n_out, 1))
+            self.laterals.append(conv_without_init(nn.Conv2d, lateral_width, n_out, 1))
             self.convs.append(LeakyConvBlock(n_out, n_out, groups=groups))
             self.levels.insert(0, (own, 1, groups))
             n_in = n_out

@@ -18,6 +18,7 @@ from skgcm.training.net import GCMNet
 
 NETWORK_PARAMS = (
     "architecture",
+    "encoder",
     "encoder_width",
     "decoder_width",
     "n_stages",
@@ -46,7 +47,6 @@ INSTEAD = {  # of net_params that are refused and are no parameters of the estim
 
 
 MIN_EPOCHS, MAX_EPOCHS = 30, 200  # of "auto": the first for 5,000 images and more
-SPARSITY = {"multiscale": 3.0, "paper": 0.0}  # of "auto"
 LARGE = 10_000  # images, from which a GPU gets batches of 512
 LARGE_SIDES = (96, 256)  # pixels, from each of which images get one stage more
 
@@ -91,11 +91,23 @@ def _bfloat16_is_fast(device):
     return found.get("avx512_bf16", False) and not found.get("cpu_name", "").startswith("Intel")
 
 
+def has_own_encoder(params):
+    """Whether the encoder is GCM's own, and not timm's or the user's."""
+    return isinstance(params["encoder"], str) and params["encoder"] == "gcm"
+
+
+def resolve_optimizer(params):
+    """What "auto" means: "sgd", or "adamw" for an encoder that is not GCM's own."""
+    if isinstance(params["optimizer"], str) and params["optimizer"] == "auto":
+        return "sgd" if has_own_encoder(params) else "adamw"
+    return params["optimizer"]
+
+
 def resolve_schedule(params, device, n_images):
     """`batch_size`, `lr` and `max_epochs`, where "auto" goes by the number of training images; None: nobody knows it.
 
     Fewer images need smaller batches for enough steps, and more epochs. A GPU wants large batches, and those a larger
-    learning rate.
+    learning rate. An encoder that is trained already needs fewer epochs.
     """
     n = 5000 if n_images is None else n_images
     batch_size, lr, max_epochs = params["batch_size"], params["lr"], params["max_epochs"]
@@ -103,9 +115,11 @@ def resolve_schedule(params, device, n_images):
         large = device.type == "cuda" and n >= LARGE
         batch_size = 512 if large else 64 if n >= 12 * 64 else 32 if n >= 12 * 32 else 16
     if lr == "auto":
-        lr = _default_lr(params["optimizer"], batch_size)
+        lr = _default_lr(resolve_optimizer(params), batch_size)
     if max_epochs == "auto":
         max_epochs = int(min(MAX_EPOCHS, max(MIN_EPOCHS, round(MIN_EPOCHS * (5000 / n) ** 0.5))))
+        if not has_own_encoder(params) and params["encoder_weights"] is not None:
+            max_epochs = MIN_EPOCHS
     return {"batch_size": batch_size, "lr": lr, "max_epochs": max_epochs}
 
 
@@ -173,7 +187,7 @@ def build_net(params, image_format, n_classes, weights, n_images=None, hold_out=
     # NumPy's narrow integers would overflow
     params = {k: int(v) if isinstance(v, Integral) and not isinstance(v, bool) else v for k, v in params.items()}
     device, seed = resolve_device(params["device"]), draw_seed(params["random_state"])
-    optimizer, optimizer_params = params["optimizer"], {}
+    optimizer, optimizer_params = resolve_optimizer(params), {}
     if optimizer in OPTIMIZERS:
         optimizer, defaults = OPTIMIZERS[optimizer]
         optimizer_params = {f"optimizer__{name}": value for name, value in defaults.items()}
@@ -209,9 +223,12 @@ def build_net(params, image_format, n_classes, weights, n_images=None, hold_out=
     }
     own |= {f"module__{name}": value for name, value in resolve_network(params, image_format.shape).items()}
     own |= resolve_schedule(params, device, n_images)
+    if not has_own_encoder(params):
+        encoder_lr = params["encoder_lr"]
+        own |= {"encoder_weights": params["encoder_weights"], "encoder_lr": encoder_lr}
+        # torch.compile adds to the names in front
+        own["optimizer__param_groups"] = [("*encoder.*", {"lr": own["lr"] * encoder_lr})]
     own |= {name: params[name] for name in ("mosaic", "sparsity", "erasing", "guidance", "lr_schedule", "verbose")}
-    if own["sparsity"] == "auto":
-        own["sparsity"] = SPARSITY[params["architecture"]]
     own["augment"] = augmentation.resolve(params["augment"], image_format.shape)
     if weights is not None:
         own |= {"criterion__weight": torch.from_numpy(weights), "criterion__reduction": "none"}

@@ -13,6 +13,7 @@ from skorch.callbacks import EarlyStopping, EpochTimer, PrintLog
 from skorch.exceptions import SkorchException
 from tqdm import tqdm
 
+from skgcm.network import backbone
 from skgcm.training import erasing, guidance, heap, sparsity
 from skgcm.training.augmentation import apart, augmented, together, without_changes
 from skgcm.training.batches import Batches
@@ -95,6 +96,10 @@ class GCMNet(NeuralNetClassifier):
         Weight of the penalty on contributions that lie outside of masks, where `partial_fit` is given some.
     seed : int
         Initial weights, order of the batches and augmentation all follow from it and from the number of the epoch.
+    encoder_weights : None, "pretrained" or path
+        Where an encoder that is not GCM's own begins.
+    encoder_lr : float
+        What the learning rate of such an encoder is multiplied with; the parameter groups have it already. 0: frozen.
     cuda_graph : bool
         On CUDA, replay the network's part of a step from a graph, unless it is compiled or there are few steps. On
         other devices nothing.
@@ -112,6 +117,8 @@ class GCMNet(NeuralNetClassifier):
         erasing,
         guidance,
         seed,
+        encoder_weights=None,
+        encoder_lr=1.0,
         cuda_graph=True,
         **kwargs,
     ):
@@ -124,6 +131,8 @@ class GCMNet(NeuralNetClassifier):
         self.erasing = erasing
         self.guidance = guidance
         self.seed = seed
+        self.encoder_weights = encoder_weights
+        self.encoder_lr = encoder_lr
         self.cuda_graph = cuda_graph
         super().__init__(*args, **kwargs)
 
@@ -144,8 +153,17 @@ class GCMNet(NeuralNetClassifier):
         module = self.module(**self.get_params_for("module"), generator=generator)
         if torch.get_default_dtype() != torch.float32:
             module.float().reset_parameters(generator.manual_seed(self.seed))
+        if self._has_backbone(module):
+            if self.encoder_weights is not None:
+                backbone.load_weights(module.encoder, self.module__encoder, self.encoder_weights)
+            if not self.encoder_lr:
+                module.encoder.freeze()
         self.module_ = module.eval().to(memory_format=torch.channels_last)  # each training step sets the mode itself
         return self
+
+    @staticmethod
+    def _has_backbone(network):
+        return isinstance(getattr(network, "encoder", None), backbone.Backbone)
 
     def _set_training(self, training=True):
         if self.module_.training != training:  # at each step it would take a quarter of what the host does there
@@ -174,7 +192,7 @@ class GCMNet(NeuralNetClassifier):
             masks = without_changes(masks, before, images)
         options = {}
         # a lone mosaic that the network reduces to one pixel has no batch statistics
-        if mosaic and (len(images) > 4 or 2 * max(images.shape[2:]) > 2 ** (self.module__n_stages - 1)):
+        if mosaic and (len(images) > 4 or 2 * max(images.shape[2:]) > self.network.stride):
             images, options["regions"], labels = make_mosaics(together(images, masks), labels, self.shuffling_)
             images, masks = apart(images, masks)
         scores, penalty = self._learn(images, labels, masks, sparsity, options)
@@ -187,11 +205,12 @@ class GCMNet(NeuralNetClassifier):
     def _learn(self, images, labels, masks, sparse, options):
         """Scores in training, and the penalties on the contributions that they are made of, or None."""
         n_classes = self.network.n_classes
-        if len(images) == 1 and max(images.shape[2:]) <= 2 ** (self.module__n_stages - 1):
+        if len(images) == 1 and max(images.shape[2:]) <= self.network.stride:
             rows, columns = images.shape[2:]
             raise ValueError(
-                f"A batch of one image of {rows} x {columns} pixels, which n_stages={self.module__n_stages} reduce to "
-                "a single one, has no batch statistics. Train on more images at a time, or with a smaller n_stages."
+                f"A batch of one image of {rows} x {columns} pixels, which the encoder, of stride "
+                f"{self.network.stride}, reduces to a single one, has no batch statistics. Train on more images at a "
+                "time, or with a smaller n_stages."
             )
         # what is captured or compiled wants tensors of the same shape in each step
         all_images = bool(sparse) or self.step_.use_cuda_graph or self.compile
@@ -252,6 +271,8 @@ class GCMNet(NeuralNetClassifier):
         is the last.
         """
         _check_criterion(getattr(self.criterion_, "_orig_mod", self.criterion_), self.network.n_classes, self.device)
+        if self._has_backbone(self.network):
+            self.network.encoder.check_takes(self.image_format.shape[:2])
         done = 0 if checkpoint is None else checkpoint.restore(self)
         epochs = self.max_epochs
         self.shuffling_, self.augmenting_ = torch.Generator(), torch.Generator(self.device)
@@ -390,6 +411,7 @@ class GCMNet(NeuralNetClassifier):
 
     def continue_from(self, other, *, momentum=False):
         """Take over weights and history, and what the optimizer remembers, of a net of the same architecture."""
+        self.encoder_weights = None  # nothing is read or downloaded that would be replaced at once
         self.initialize()
         try:
             self.network.load_state_dict(other.network.state_dict())
