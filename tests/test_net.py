@@ -123,14 +123,16 @@ def test_a_step_with_mosaics_learns_each_part_by_its_own_label(params, n_images,
     n_parts = len(of_parts)
     features, size = net.network.features(made, regions), tuple(made.shape[2:])
     ccm = (net.network.head.weight_maps(features, size) * net.network.intensities(made)[:, :, None]).sum(1)
-    scores, positive = [], []
+    other = sparsity.draw_other(of_parts, n_classes, augmenting)
+    scores, penalties = [], []
     for part in range(n_parts):
         inside = regions[part // 4, part % 4].bool()
-        scores.append(ccm[part // 4][:, inside].mean(1))
-        positive.append(ccm[part // 4][:, inside].relu().mean(1))
-    scores, positive = torch.stack(scores), torch.stack(positive)
-    other = sparsity.draw_other(of_parts, n_classes, augmenting)
-    loss = torch.nn.functional.cross_entropy(scores, of_parts) + 0.5 * positive.gather(1, other).mean()
+        of_part = ccm[part // 4][:, inside]  # (N, pixels)
+        scores.append(of_part.mean(1))
+        own, wrong = of_part[of_parts[part]], of_part[other[part]].relu().mean()
+        penalties.append(own.abs().mean() ** 2 / own.square().mean() + wrong)
+    scores = torch.stack(scores)
+    loss = torch.nn.functional.cross_entropy(scores, of_parts) + 0.5 * torch.stack(penalties).mean()
     torch.testing.assert_close(found["y_pred"], scores[:n_images])  # in the order of the batch
     torch.testing.assert_close(found["loss"], loss)
 

@@ -214,27 +214,25 @@ class GCMNet(NeuralNetClassifier):
             )
         # what is captured or compiled wants tensors of the same shape in each step
         all_images = bool(sparse) or self.step_.use_cuda_graph or self.compile
-        regions, wanted, targets = options.get("regions"), [], None
-        if sparse:
-            wanted.append(sparsity.draw_other(labels, n_classes, self.augmenting_).view(len(images), -1))
+        regions, own, targets, penalty = options.get("regions"), labels.view(len(images), -1), None, 0
         if masks is not None:
             targets = guidance.targets(masks, labels, regions, all_images)
-        if targets is not None:
-            wanted.append(targets.classes)
-            options |= {} if all_images else {"shown": targets.images}
-        if wanted:
-            options["shown_classes"] = torch.cat(wanted, 1)
+        if sparse:
+            other = sparsity.draw_other(labels, n_classes, self.augmenting_).view_as(own)
+            options["shown_classes"] = torch.cat([own, other], 1)
+        elif targets is not None:
+            options |= {"shown_classes": targets.classes} | ({} if all_images else {"shown": targets.images})
         with nullcontext() if regions is None else frozen_running_stats(self.network):
             out = self.step_(images, **options)
-        if not wanted:
+        if "shown_classes" not in options:
             return out, None
         scores, ccm = out
-        ccm, penalties = list(ccm.split(wanted[0].shape[1], 1)), []
         if sparse:
-            penalties.append(sparse * sparsity.penalty(ccm.pop(0), regions))
+            ccm, to_other = ccm.tensor_split(2, 1)
+            penalty = sparse * sparsity.penalty(ccm, to_other, regions)
         if targets is not None:
-            penalties.append(self.guidance * guidance.penalty(ccm.pop(0), targets, len(labels)))
-        return scores, sum(penalties[1:], penalties[0])
+            penalty = penalty + self.guidance * guidance.penalty(ccm, targets, len(labels))
+        return scores, penalty
 
     def get_split_datasets(self, X, y=None, **fit_params):
         try:

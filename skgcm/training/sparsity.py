@@ -1,26 +1,31 @@
-"""The penalty on evidence for classes that an image does not show.
+"""The penalty on evidence that is spread out, or that speaks for classes which an image does not show.
 
-For an image and a class j that is not its own: the mean of the positive part of CCM_j, averaged over the channels of a
-pixel first, which share its weights. What images of several classes have in common, as their background, would be
-evidence for one class in images of the others. So it becomes evidence for none, and what remains lies on what only
-images of a class have. The evidence for an image's own class is not penalised.
+Two terms, for the contributions c of the pixels of an image, averaged over channels:
+
+- ``mean(|c|)^2 / mean(c^2)`` of the contributions to the image's own class: 1 where all pixels contribute the same, 1/n
+  where one of n pixels contributes everything. It does not depend on the size of the contributions, so the score stays
+  as large as it is (the square of Hoyer's measure, Hurley and Rickard, IEEE Trans. Information Theory 2009).
+- ``mean(max(c, 0))`` of the contributions to another class, drawn at random. What images of several classes have in
+  common, such as a background, then is evidence for none of them.
 """
 
 import torch
 
 
 def draw_other(labels, n_classes, generator):
-    """For each label another class at random, (B, 1): its penalty stands for the mean over all other classes."""
-    shifts = torch.randint(1, n_classes, (len(labels), 1), generator=generator, device=labels.device)
-    return (labels[:, None] + shifts) % n_classes
+    """For each label (B,) another class at random: its penalty stands for the mean over all other classes."""
+    shifts = torch.randint(1, n_classes, (len(labels),), generator=generator, device=labels.device)
+    return (labels + shifts) % n_classes
 
 
-def penalty(ccm, regions=None):
-    """The mean of the positive part of contributions to the class drawn for each region; both are (B, G, H, W).
+def penalty(own, other, regions=None):
+    """The mean of both terms over regions, from the contributions to their own and to another class, (B, G, H, W) each.
 
-    Without regions there is one, the whole image.
+    `regions` (B, G, H, W) are 1 inside and 0 outside. Without them there is one, the whole image.
     """
-    positive = ccm.relu()
     if regions is None:
-        return positive.mean()
-    return ((positive * regions).sum((2, 3)) / regions.sum((2, 3))).mean()
+        shares = own.new_full((1, 1, 1, 1), 1 / (own.shape[2] * own.shape[3]))
+    else:
+        shares = regions / regions.sum((2, 3), keepdim=True)
+    size, square, wrong = ((x * shares).sum((2, 3)) for x in (own.abs(), own.square(), other.relu()))
+    return (size.square() / square.clamp_min(torch.finfo(own.dtype).tiny) + wrong).mean()
