@@ -200,10 +200,17 @@ def test_foreign_text_stays_text(opened, measured):
 def test_a_telephone_shows_it_and_a_finger_draws_a_box(opened, measured, scheme):
     page = opened(measured, viewport={"width": 390, "height": 844}, has_touch=True, color_scheme=scheme)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    page.tap("#next")
-    wait_for_image(page, 1)
-    page.tap("#overlay")
-    assert page.inner_text("#readout").startswith("row ")
+    page.check("#drag")
+    page.locator("#overlay").scroll_into_view_if_needed()
+    area = page.locator("#overlay").bounding_box()
+    fingers = page.context.new_cdp_session(page)
+    for kind, share in (("touchStart", 0.3), ("touchMove", 0.5), ("touchMove", 0.7)):
+        at = {"x": area["x"] + share * area["width"], "y": area["y"] + share * area["height"]}
+        fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [at]})
+    fingers.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    sync_api.expect(page.locator("#right")).to_have_value("12", timeout=60_000)
+    assert page.input_value("#left") == "4"
+    assert page.inner_text("#readout").startswith("row 11, column 11 ")
 
 
 def test_pictures_have_text_alternatives_and_controls_have_names(opened, measured):

@@ -83,7 +83,7 @@ const thumbs = images.map((image, i) => {
   const text = element("span");
   text.append(name(image.name, 40), element("br"));
   if (wrong(image)) text.append(element("span", "✗\u00a0WRONG", { className: "mark" }), " ");
-  if (image.why && image.why !== "wrong") text.append(element("span", image.why, { className: "tag" }), " ");
+  if (image.why && image.why !== "wrong") text.append(element("span", image.why, { className: "tag", title: "why it is shown" }), " ");
   text.append(name(label(answer(image)), 24));
   if (wrong(image)) text.append(element("br"), "true: ", name(label(image.true), 24));
   button.append(element("img", undefined, { alt: "", width: 64, height: 64 }), text);
