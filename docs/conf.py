@@ -68,7 +68,10 @@ numpydoc_validation_checks = set()
 class Order:
     """From what most readers look for to what few do."""
 
-    names = ("digits", "inspection", "versus", "frames", "transform", "grid_search", "onnx")
+    names = (
+        *("digits", "inspection", "versus", "reject", "wrong_labels", "operating_point"),
+        *("frames", "transform", "grid_search", "onnx"),
+    )
 
     def __init__(self, folder):
         pass

@@ -45,7 +45,7 @@ def main(arguments=None):
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # names of files need not be text
     with warnings.catch_warnings():
-        warnings.simplefilter("always")
+        warnings.filterwarnings("always", category=UserWarning)
         warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")
         try:
             return args.run(args)
@@ -54,6 +54,9 @@ def main(arguments=None):
         except BrokenPipeError:  # whoever read stdout, `head` for instance, has enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
+        except KeyboardInterrupt:
+            _say("interrupted")
+            return 130  # as a shell has it
         except ERRORS as error:
             _say(f"error: {error}")
             return 1
@@ -225,7 +228,12 @@ def _fit(args):
         _report_class().from_estimator(clf, X[held_out], y[held_out], names=names).save(args.report)
         facts["report"] = args.report
     _write_facts(facts, args.json)
-    return 0
+    return int(len(X) < _n_images(args.folder))  # a warning has named those that could not be read
+
+
+def _n_images(folder):
+    with warnings.catch_warnings(action="ignore"):
+        return len(_listing.find_classes(Path(folder).expanduser())[0])
 
 
 # ---- reading as the model was fitted ---------------------------------------------------------------------------------

@@ -98,6 +98,7 @@ def test_explain_shows_the_classes_asked_for(clf, colour):
     np.testing.assert_array_equal(clf.explain(X).classes[:, 0], clf.predict(X))
 
 
+@pytest.mark.filterwarnings("ignore:1 of 1 images are unlike the training images")  # grey, and those had colours
 def test_pillow_images_one_or_many_are_images(colour):
     X, y = colour
     pictures = [Image.fromarray(pixels) for pixels in X]
@@ -324,6 +325,7 @@ def test_dark_images_get_a_warning_unless_the_user_says_their_range(colour):
     GCMClassifier(**SMALL, value_range=(0, 15)).fit(X // 17, y)
 
 
+@pytest.mark.filterwarnings("ignore:2 of 2 images are unlike the training images")
 def test_a_warning_points_to_the_line_that_called(clf, colour):
     X, y = colour
     wrong = X[:2] * 1.5 - 200

@@ -91,11 +91,31 @@ def test_fit_writes_a_model_of_what_is_not_held_out(run, world):
     facts = json.loads(out)
     assert code == 0
     assert (facts["classes"], facts["trained_on"], facts["held_out"]) == (["bright", "dark"], 48, 12)
-    assert 0 <= facts["balanced_accuracy"] <= facts["accuracy"] <= 1 or facts["accuracy"] <= 1
+    assert 0 <= facts["balanced_accuracy"] <= 1
+    assert facts["accuracy"] == facts["balanced_accuracy"]  # as many held out of each class
     one, other = (GCMClassifier.load(world / name) for name in ("again.gcm", "parts.gcm"))
     assert (one.image_shape_, one.encoder_width, len(one.history_)) == ((12, 14, 1), 4, 3)
     for a, b in zip(one.net_.network.parameters(), other.net_.network.parameters(), strict=True):
         np.testing.assert_array_equal(a.detach(), b.detach())  # the same command, the same model
+
+
+def test_a_broken_image_is_left_out_of_the_fit_and_the_exit_code_says_so(run, tmp_path):
+    for name, brightness in (("bright", 160), ("dark", 80)):
+        save_images(tmp_path / name, brightness, n=10)
+    (tmp_path / "dark" / "broken.png").write_bytes(b"nothing")
+    code, out, err = run("fit", str(tmp_path), "-o", "b.gcm", "--size", "8", *FIT)
+    assert code == 1
+    assert "trained on         16" in out
+    assert "skgcm: warning: 1 of 21 images cannot be read and are left out" in err
+    assert "broken.png" in err
+
+
+def test_ctrl_c_is_no_traceback(run, monkeypatch):
+    def interrupted(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "load_image_folder", interrupted)
+    assert run("fit", "parts", "-o", "x.gcm") == (130, "", "skgcm: interrupted\n")
 
 
 def test_hold_out_0_trains_on_all(run):

@@ -14,7 +14,8 @@ from skgcm import GCMClassifier
 plt = pytest.importorskip("matplotlib.pyplot")
 
 ROOT = Path(__file__).parents[1]
-ALL_ELSE = ("versus", "frames", "transform", "grid_search")  # examples that are only run, without a test of their own
+# examples that are only run, without a test of their own
+ALL_ELSE = ("versus", "frames", "transform", "grid_search", "reject", "wrong_labels", "operating_point")
 
 
 @pytest.fixture(autouse=True)
