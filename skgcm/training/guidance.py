@@ -5,15 +5,13 @@ added, for the contributions c of a region's pixels to its own class and the pix
 
 - ``-log(sum over M of p)``, where p is the softmax over pixels of c divided by its mean magnitude: the largest
   contributions move into the mask. It has a gradient everywhere, also where nothing inside is positive yet.
-- ``1 - share``, of the positive contributions that lie inside: the rest of the evidence follows. Times the share of the
-  area that the mask covers: for a small mask this term would rather have no evidence than the right one.
+- ``1 - share``, of the positive contributions that lie inside: the rest of the evidence follows. Alone it would have no
+  gradient inside where nothing is positive, and could be satisfied by having no evidence at all.
 """
 
 from dataclasses import dataclass
 
 import torch
-
-SOFTMAX = 0.3  # weight of the first term beside the second
 
 
 @dataclass
@@ -53,18 +51,15 @@ def targets(masks, labels, regions=None, all_images=False):
 
 
 def penalty(contributions, found, n):
-    """The sum over regions with a mask of both terms, divided by n, from contributions (b, G, H, W)."""
+    """The sum over regions with a mask of both terms, divided by n, from contributions (b, G, H, W) to `classes`."""
     inside, regions = (mask.flatten(2) for mask in (found.inside, found.regions))
     annotated = inside.any(2, keepdim=True)
     inside = torch.where(annotated, inside, regions)  # where there is no mask, everything is in it: both terms are 0
-    values = contributions.flatten(2)
-    size = regions.sum(2, keepdim=True)
+    values = contributions.flatten(2).masked_fill(~regions, 0)
     tiny = torch.finfo(values.dtype).tiny
-    values = values.masked_fill(~regions, 0)
-    magnitude = values.detach().abs().sum(2, keepdim=True) / size
+    magnitude = values.detach().abs().sum(2, keepdim=True) / regions.sum(2, keepdim=True)
     logits = values / magnitude.clamp_min(tiny)
-    overall, own = (logits.masked_fill(~mask, -torch.inf).logsumexp(2) for mask in (regions, inside))
+    overall, hit = (logits.masked_fill(~mask, -torch.inf).logsumexp(2) for mask in (regions, inside))
     positive = values.relu()
     outside = positive.masked_fill(inside, 0).sum(2) / positive.sum(2).clamp_min(tiny)
-    area = inside.sum(2) / size[:, :, 0]
-    return (SOFTMAX * (overall - own) + area * outside).sum() / n
+    return (overall - hit + outside).sum() / n
