@@ -79,7 +79,7 @@ def build(row, seed, weights, epochs):
 def linear_maps(clf, X, y):
     """{method: maps of the true classes (n, H, W)}, and how far the mean of CAM's is from the score."""
     network = clf.net_.network.eval()
-    images = clf.net_.image_format.scale(torch.from_numpy(X)[:, None])
+    images = clf.net_.image_format.scale(torch.from_numpy(X).reshape(len(X), 1, *X.shape[1:3]))
     targets = np.searchsorted(clf.classes_, y)
     last = network.encoder.model.blocks[-1]
     found = {}
@@ -159,7 +159,14 @@ def table(cells):
         runs = list(cells[of].values())
         each = ", ".join(f"{run['accuracy']:.3f}" for run in runs)
         mean = {key: np.mean([run[key] for run in runs]) for key in ("accuracy", "balanced", "cpu")}
-        start = [name, size, f"{side}, {epochs}", row, f"{mean['accuracy']:.3f} ({each})", f"{mean['balanced']:.3f}"]
+        start = [
+            name,
+            size,
+            f"{side}, {epochs}" if epochs else str(side),
+            row,
+            f"{mean['accuracy']:.3f} ({each})",
+            f"{mean['balanced']:.3f}",
+        ]
         start.append(f"{mean['cpu']:.0f}")
         for method in runs[0]["methods"] or {"": {}}:
             parts = [run["methods"].get(method, {}) for run in runs]

@@ -92,7 +92,7 @@ def assert_same(one, other):
     for name, tensor in states[0].items():
         assert torch.equal(tensor, states[1][name]), name
     memories = [clf.net_.optimizer_.state_dict()["state"] for clf in (one, other)]
-    parameters = list(one.net_.network.parameters())
+    parameters = [parameter for group in one.net_.optimizer_.param_groups for parameter in group["params"]]
     assert memories[0].keys() == memories[1].keys()
     for index, memory in memories[0].items():
         assert memory.keys() == memories[1][index].keys()
