@@ -22,7 +22,7 @@ from skgcm.inputs import masks as masks_of_images
 from skgcm.inputs.files import ImageFiles
 from skgcm.inputs.value_range import check_value_range, check_values_in_range, find_value_range, warn_if_dark
 from skgcm.network import ARCHITECTURES, POLARITIES, UPSAMPLING
-from skgcm.training import augmentation, build, convergence
+from skgcm.training import augmentation, build, convergence, distributed
 from skgcm.utils import torch_state
 from skgcm.utils.arrays import as_numpy
 from skgcm.utils.sklearn_compat import Interval, StrOptions, check_feature_names_in, check_sample_weight, fit_context
@@ -228,6 +228,9 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     float32 precision of the device: it is the process's, and "ieee" while any thread is predicting; `to_onnx` sets that
     of all devices. In the child of a fork, training takes one thread. One estimator must not be fitted while another
     thread asks it.
+
+    Of several processes that torchrun has started, each trains on its part of every batch, and all end with the same
+    weights. All are given the same X and y. `batch_size` counts the images of all.
 
     References
     ----------
@@ -479,7 +482,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         self._typicality = typicality.fit(descriptions, y[some]) if described else None
         weights = build.class_weights(self.class_weight, self.classes_, y)
         scores, some = scores[: convergence.CHECKED], some[: convergence.CHECKED]
-        convergence.warn_if_near_chance(scores, y[some], weights, len(net.history))
+        if distributed.rank() == 0:
+            convergence.warn_if_near_chance(scores, y[some], weights, len(net.history))
 
     def _checkpoint(self, X_flat, y, held_out, masks):
         if self.checkpoint is None:

@@ -15,6 +15,7 @@ import torch
 
 from skgcm.files import history, json_values, safetensors_file
 from skgcm.inputs.files import ImageFiles
+from skgcm.training import distributed
 from skgcm.training.build import check_variances, draw_seed, resolve_device, resolve_precision
 from skgcm.utils import atomic
 from skgcm.utils.warnings import warn
@@ -75,12 +76,21 @@ class Checkpoint:
             self.config["validation_data"] = _fingerprint(held_out, about)
         self.config["masks"] = None if masks is None else _fingerprint(masks.packed, masks.index.tolist())
         self.path = path / f"{self._name()}.ckpt" if path.is_dir() else path
-        self.random_state, self.tensors, self.warned = params["random_state"], None, False
+        self.random_state, self.tensors, self.metadata = params["random_state"], None, None
+        self.warned = False
 
     def _name(self):
         return hashlib.sha256(safetensors_file.as_json(self.config).encode()).hexdigest()[:16]
 
     def __enter__(self):
+        self._unlock = None
+        if distributed.rank() == 0:  # of several processes the first one alone reads and writes
+            self._lock_and_read()
+        found = self.random_state, self.tensors, self.metadata
+        self.random_state, self.tensors, self.metadata = distributed.from_first(found)
+        return self
+
+    def _lock_and_read(self):
         with ExitStack() as stack:
             try:
                 stack.enter_context(atomic.locked(self.path))
@@ -93,10 +103,10 @@ class Checkpoint:
                 ) from error
             self._read()
             self._unlock = stack.pop_all().close
-        return self
 
     def __exit__(self, *exception):
-        self._unlock()
+        if self._unlock is not None:
+            self._unlock()
 
     def _read(self):
         atomic.discard_leftovers(self.path)
@@ -184,6 +194,8 @@ class Checkpoint:
 
     def save(self, net, finished):
         """Write where a net is after an epoch. Where that fails, warn for the first time and leave the last file."""
+        if distributed.rank():
+            return
         tensors, epochs = history.pack(net.history)
         tensors |= {f"module/{name}": tensor for name, tensor in net.module_.state_dict().items()}
         tensors |= {f"criterion/{name}": tensor for name, tensor in net.criterion_.state_dict().items()}

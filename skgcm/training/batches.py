@@ -26,9 +26,12 @@ class Batches:
     memory, from which the device fetches it without the host waiting.
 
     Of image files a thread reads the next batch during a step.
+
+    With `share`, the number of this process and how many there are, these are its parts of the batches; where there is
+    no generator, its share of whole batches. `weights` are what a mean over its part counts in that of the processes.
     """
 
-    def __init__(self, dataset, batch_size, generator=None, device="cpu", masks=None):
+    def __init__(self, dataset, batch_size, generator=None, device="cpu", masks=None, share=(0, 1)):
         indices = None
         if isinstance(dataset, Subset):
             dataset, indices = dataset.dataset, np.asarray(dataset.indices)
@@ -45,23 +48,31 @@ class Batches:
             if masks is not None:
                 self.packed, self.of_image = self.packed.to(self.device), self.of_image.to(self.device)
         starts = list(range(0, self.n, batch_size))
-        if generator is not None and self.n > batch_size > 1 and self.n % batch_size == 1:
+        number, n_shares = share
+        if generator is not None and self.n > batch_size > 1 and 0 < self.n % batch_size < max(2, n_shares):
             starts.pop()
-        self.bounds = [*starts, self.n]
+        bounds = list(pairwise([*starts, self.n]))
+        if generator is None:
+            self.parts = [slice(*pair) for pair in bounds[number::n_shares]]
+            return
+        self.parts = [slice(start + number, stop, n_shares) for start, stop in bounds]
+        self.weights = [
+            len(range(start + number, stop, n_shares)) * n_shares / (stop - start) for start, stop in bounds
+        ]
 
     def __len__(self):
-        return len(self.bounds) - 1
+        return len(self.parts)
 
     def __iter__(self):
         order = torch.arange(self.n) if self.generator is None else torch.randperm(self.n, generator=self.generator)
         if self.resident is not None:
             X_flat, labels = self.resident
             order = order.to(self.device)
-            for start, stop in pairwise(self.bounds):
-                chosen = order[start:stop]  # index_select: CUDA does not index unsigned integers of 16 bits and more
+            for part in self.parts:
+                chosen = order[part]  # index_select: CUDA does not index unsigned integers of 16 bits and more
                 yield X_flat.index_select(0, chosen), labels.index_select(0, chosen), *self._masks(chosen)
             return
-        parts = (order[start:stop].numpy() for start, stop in pairwise(self.bounds))
+        parts = (order[part].numpy() for part in self.parts)
         for batch in read_ahead(self.X, self._read, parts):
             yield [tensor.pin_memory() for tensor in batch] if self.device.type == "cuda" else batch
 

@@ -13,7 +13,7 @@ from skorch.utils import noop
 
 from skgcm.inputs import labels
 from skgcm.network import DEFAULTS, GCM
-from skgcm.training import augmentation
+from skgcm.training import augmentation, distributed
 from skgcm.training.net import GCMNet
 
 NETWORK_PARAMS = (
@@ -55,6 +55,8 @@ def resolve_device(device):
     """The torch.device of "auto" (CUDA where there is one, else CPU) or of a device's name."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if str(device) == "cuda":
+        device = distributed.own_gpu()
     try:
         resolved = torch.device(device)
     except RuntimeError as error:
@@ -186,7 +188,7 @@ def build_net(params, image_format, n_classes, weights, n_images=None, hold_out=
     """
     # NumPy's narrow integers would overflow
     params = {k: int(v) if isinstance(v, Integral) and not isinstance(v, bool) else v for k, v in params.items()}
-    device, seed = resolve_device(params["device"]), draw_seed(params["random_state"])
+    device, seed = resolve_device(params["device"]), distributed.from_first(draw_seed(params["random_state"]))
     optimizer, optimizer_params = resolve_optimizer(params), {}
     if optimizer in OPTIMIZERS:
         optimizer, defaults = OPTIMIZERS[optimizer]
@@ -229,6 +231,8 @@ def build_net(params, image_format, n_classes, weights, n_images=None, hold_out=
         # torch.compile adds to the names in front
         own["optimizer__param_groups"] = [("*encoder.*", {"lr": own["lr"] * encoder_lr})]
     own |= {name: params[name] for name in ("mosaic", "sparsity", "erasing", "guidance", "lr_schedule", "verbose")}
+    if distributed.rank():
+        own["verbose"] = 0
     own["augment"] = augmentation.resolve(params["augment"], image_format.shape)
     if weights is not None:
         own |= {"criterion__weight": torch.from_numpy(weights), "criterion__reduction": "none"}

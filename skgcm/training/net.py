@@ -14,7 +14,7 @@ from skorch.exceptions import SkorchException
 from tqdm import tqdm
 
 from skgcm.network import backbone
-from skgcm.training import erasing, guidance, heap, sparsity
+from skgcm.training import distributed, erasing, guidance, heap, sparsity
 from skgcm.training.augmentation import apart, augmented, together, without_changes
 from skgcm.training.batches import Batches
 from skgcm.training.cuda_graph import GraphedForward, autocast
@@ -170,15 +170,17 @@ class GCMNet(NeuralNetClassifier):
             super()._set_training(training)
 
     def get_iterator(self, dataset, training=False, masks=None):
-        return Batches(dataset, self.batch_size, self.shuffling_ if training else None, self.device, masks)
+        share = (distributed.rank(), distributed.size()) if training else (0, 1)  # skorch's callbacks want all
+        return Batches(dataset, self.batch_size, self.shuffling_ if training else None, self.device, masks, share)
 
     def infer(self, x, **fit_params):
         return self.module_(self.image_format.images(x.to(self.device, non_blocking=True)))
 
-    def train_step_single(self, batch, masks=None, mosaic=False, sparsity=0.0, erase=False):
+    def train_step_single(self, batch, masks=None, mosaic=False, sparsity=0.0, erase=False, weight=1.0):
         """As skorch's, on augmented images, maybe erased in part and made mosaics, and with the penalties.
 
-        `masks` (B, R, C) say where the evidence should lie; one that is False throughout says nothing.
+        `masks` (B, R, C) say where the evidence should lie; one that is False throughout says nothing. `weight` is what
+        the gradients count in the mean over several processes.
         """
         self._set_training(True)
         X_flat, labels = (part.to(self.device, non_blocking=True) for part in batch)
@@ -199,13 +201,13 @@ class GCMNet(NeuralNetClassifier):
         loss = self.get_loss(scores, labels, X=X_flat, training=True)
         if penalty is not None:
             loss = loss + penalty
-        loss.backward()
+        (loss if weight == 1 else weight * loss).backward()
         return {"loss": loss, "y_pred": scores[: len(X_flat)]}  # as many as labels in the batch, in their order
 
     def _learn(self, images, labels, masks, sparse, options):
         """Scores in training, and the penalties on the contributions that they are made of, or None."""
         n_classes = self.network.n_classes
-        if len(images) == 1 and max(images.shape[2:]) <= self.network.stride:
+        if len(images) * distributed.size() == 1 and max(images.shape[2:]) <= self.network.stride:
             rows, columns = images.shape[2:]
             raise ValueError(
                 f"A batch of one image of {rows} x {columns} pixels, which the encoder, of stride "
@@ -283,32 +285,37 @@ class GCMNet(NeuralNetClassifier):
         if valid is None:
             self._check_monitors(lambda name: not name.startswith("valid_loss"))
         datasets = {"dataset_train": train, "dataset_valid": valid}
+        distributed.check_same_labels(y)
+        distributed.check_batch_size(self.batch_size, len(train))
+        number, share = distributed.rank(), (distributed.rank(), distributed.size())
         batches = self.get_iterator(train, training=True, masks=masks)
-        held_out = None if valid is None else self.get_iterator(valid)
+        held_out = None if valid is None else Batches(valid, self.batch_size, None, self.device, share=share)
         scheduled = self.optimizer_.param_groups if self.lr_schedule == "one-cycle" else []
         peaks = [group["lr"] for group in scheduled]
         steps = len(batches)
-        use_graph = on_cuda and self.cuda_graph and not self.compile and (epochs - done) * steps >= WORTH_CAPTURING
+        use_graph = on_cuda and self.cuda_graph and not self.compile and not distributed.is_launched()
+        use_graph = use_graph and (epochs - done) * steps >= WORTH_CAPTURING
         with (
             tqdm(total=epochs * steps, initial=done * steps, unit="batch", disable=self.verbose != 1) as progress,
-            GraphedForward(self.module_, autocast_dtype, use_graph) as self.step_,
+            distributed.parallel(self.module_) as module,
+            GraphedForward(module, autocast_dtype, use_graph) as self.step_,
         ):
             for epoch in range(done, epochs):
                 self.notify("on_epoch_begin", **datasets)
                 # an epoch's random numbers depend on the seed and its number only, not on the epochs before it
-                states = np.random.SeedSequence([self.seed, len(self.history)]).generate_state(2)
-                for generator, state in zip((self.shuffling_, self.augmenting_), states, strict=True):
-                    generator.manual_seed(int(state))
+                states = np.random.SeedSequence([self.seed, len(self.history)]).generate_state(2 + number)
+                self.shuffling_.manual_seed(int(states[0]))
+                self.augmenting_.manual_seed(int(states[1 + number]))  # of several processes each has its own
                 plan = self._plan(peaks, epoch, epochs, steps)
                 losses = {"train_loss": self._train_epoch(batches, scheduled, plan, progress)}
                 if held_out is not None:
                     losses["valid_loss"] = self._validate(held_out)
                 self._record(losses)
                 progress.set_postfix({name: f"{loss:.3f}" for name, loss in losses.items()})
-                stopped = self._stopped(datasets)
+                stopped, interrupted = map(bool, distributed.total([self._stopped(datasets), bool(interrupts)]))
                 if checkpoint is not None:
                     checkpoint.save(self, finished=stopped or epoch + 1 == epochs)
-                if stopped or interrupts:
+                if stopped or interrupted:
                     break
         self._set_training(False)
         for group, peak in zip(scheduled, peaks, strict=True):
@@ -355,18 +362,20 @@ class GCMNet(NeuralNetClassifier):
         """Mean loss of one pass. The losses stay on the device until the end: the host waits once an epoch."""
         super()._set_training(True)  # also of what a callback has set otherwise
         losses, sizes = [], []
-        for (*batch, masks), (rates, options) in zip(map(_with_masks, batches), plan, strict=True):
+        for (*batch, masks), weight, (rates, options) in zip(
+            map(_with_masks, batches), batches.weights, plan, strict=True
+        ):
             for group, rate in zip(scheduled, rates, strict=True):
                 group["lr"] = rate
             self.notify("on_batch_begin", batch=batch, training=True)
-            step = self.train_step(batch, masks=masks, **options)
+            step = self.train_step(batch, masks=masks, **options, weight=weight)
             self.history.record_batch("train_batch_size", len(batch[0]))
             self.notify("on_batch_end", batch=batch, training=True, **step)
             losses.append(step["loss"].detach())
             sizes.append(len(batch[0]))
             del step  # and its autograd graph, beside which CUDA could not capture the next, once hooks have come off
             progress.update()
-        return float(np.average(torch.stack(losses).cpu().numpy(), weights=sizes))
+        return distributed.mean(torch.stack(losses).cpu().numpy(), sizes)
 
     def _validate(self, batches):
         losses, sizes = [], []
@@ -377,7 +386,7 @@ class GCMNet(NeuralNetClassifier):
             self.notify("on_batch_end", batch=batch, training=False, **step)
             losses.append(step["loss"])
             sizes.append(len(batch[0]))
-        return float(np.average(torch.stack(losses).cpu().numpy(), weights=sizes))
+        return distributed.mean(torch.stack(losses).cpu().numpy() if losses else [], sizes)
 
     def _record(self, losses):
         for name, loss in losses.items():

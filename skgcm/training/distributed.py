@@ -1,0 +1,163 @@
+"""Training by several processes that torchrun has started, each on its part of every batch.
+
+The engine is PyTorch's: torchrun starts and ends the processes, DistributedDataParallel averages their gradients. All
+have the same images and parameters, and go through the same epochs. Where torchrun has not started the process, nothing
+here does anything.
+"""
+
+import atexit
+import multiprocessing
+import os
+import zlib
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+
+
+def is_launched():
+    """Whether torchrun has started this process as one of several. Its children, joblib's for instance, are alone."""
+    return (
+        dist.is_available()
+        and dist.is_torchelastic_launched()
+        and int(os.environ["WORLD_SIZE"]) > 1
+        and multiprocessing.parent_process() is None
+    )
+
+
+def rank():
+    """The number of this process. The first, 0, writes files and shows progress."""
+    return int(os.environ["RANK"]) if is_launched() else 0
+
+
+def size():
+    """The number of processes."""
+    return int(os.environ["WORLD_SIZE"]) if is_launched() else 1
+
+
+def own_gpu():
+    """The name of this process's GPU: each on a machine has its own."""
+    return f"cuda:{os.environ['LOCAL_RANK']}" if is_launched() else "cuda"
+
+
+def _join():
+    """Become one of the group at the first exchange. It lasts as long as the process: PyTorch makes no second one."""
+    if not dist.is_initialized():
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        atexit.register(_leave)
+
+
+def _leave():
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def from_first(value):
+    """What the first process has. Others' values are dropped."""
+    if not is_launched():
+        return value
+    _join()
+    shared = [value]
+    dist.broadcast_object_list(shared, device=torch.device("cpu"))
+    return shared[0]
+
+
+def total(numbers):
+    """Sums over the processes of a few numbers, the same to the bit in all."""
+    if not is_launched():
+        return list(numbers)
+    _join()
+    sums = torch.tensor(numbers, dtype=torch.float64)
+    dist.all_reduce(sums)
+    return sums.tolist()
+
+
+def mean(values, weights):
+    """Weighted mean of the values of all processes."""
+    if not is_launched():
+        return float(np.average(values, weights=weights))
+    weighted, weight = total([float(np.dot(np.asarray(values, np.float64), weights)), float(np.sum(weights))])
+    return weighted / weight
+
+
+def check_same_labels(y):
+    """Raise ValueError, in all processes, unless all have the same labels (n,): each is to get all images."""
+    if not is_launched():
+        return
+    _join()
+    found = [None] * size()
+    dist.all_gather_object(found, (len(y), zlib.crc32(np.ascontiguousarray(y))))
+    if len(set(found)) > 1:
+        raise ValueError(
+            f"The processes that torchrun has started have different data, of {[n for n, _ in found]} images. Each "
+            "takes its part of every batch by itself. Pass all images, in the same order, in every process."
+        )
+
+
+def check_batch_size(batch_size, n):
+    """Raise ValueError where a batch has no image for some process."""
+    if min(batch_size, n) < size():
+        raise ValueError(
+            f"A batch of {min(batch_size, n)} images cannot be shared by {size()} processes. Set batch_size, which "
+            "counts the images of all processes together, to more, or start fewer."
+        )
+
+
+@contextmanager
+def parallel(module):
+    """Context that gives the module to call in a training step, so that gradients are means over the processes."""
+    if not is_launched():
+        yield module
+        return
+    _join()
+    norms = [part for part in module.modules() if type(part) is nn.BatchNorm2d]
+    try:
+        for norm in norms:
+            norm.__class__ = _CommonBatchNorm if norm.weight.device.type == "cpu" else _CommonBatchNormOnGPU
+        yield nn.parallel.DistributedDataParallel(module)
+    finally:
+        for norm in norms:
+            norm.__class__ = nn.BatchNorm2d
+
+
+class _Sum(torch.autograd.Function):
+    """Sum of a tensor over the processes."""
+
+    @staticmethod
+    def forward(ctx, x):
+        x = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(x)
+        return x
+
+    @staticmethod
+    def backward(ctx, grad):
+        return _Sum.forward(ctx, grad)
+
+
+class _CommonBatchNormOnGPU(nn.SyncBatchNorm, nn.BatchNorm2d):
+    """PyTorch's batch norm by the statistics of all processes' images, and a BatchNorm2d for who looks for these."""
+
+    process_group = None  # all
+
+
+class _CommonBatchNorm(nn.BatchNorm2d):
+    """The same on the processor, for which PyTorch has none."""
+
+    def forward(self, x):
+        if not self.training:
+            return super().forward(x)
+        wide = x.float()
+        n = torch.tensor([float(x.numel() // x.shape[1])])
+        sums = _Sum.apply(torch.cat([wide.sum((0, 2, 3)), n]))
+        n = sums[-1].detach()
+        mean = sums[:-1] / n
+        centred = wide - mean[:, None, None]
+        variance = _Sum.apply(centred.square().sum((0, 2, 3))) / n
+        self.num_batches_tracked.add_(1)
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * n / (n - 1).clamp_min(1), self.momentum)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
