@@ -649,14 +649,14 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
 
     def _check_continues(self, classes):
         """Raise where training is to go on with parameters that say otherwise than the first fit."""
-        shape, value_range, first = self.image_shape, self.value_range, self.net_.image_format.channels_first
+        shape, given, first = self.image_shape, self.value_range, self.net_.image_format.channels_first
         wanted = None if classes is None else labels.unique(classes, "classes")
         for name, now, fitted in (
             ("n_classes", self.n_classes, len(self.classes_)),
             ("classes", wanted if wanted is None else wanted.tolist(), self.classes_.tolist()),
             ("channels_first", self.channels_first, first),
             ("image_shape", None if shape is None else images.check_image_shape(shape), self.image_shape_),
-            ("value_range", None if value_range is None else check_value_range(value_range), self.value_range_),
+            ("value_range", None if given is None else check_value_range(given), self.value_range_),
         ):
             if now is not None and now != fitted:
                 raise ValueError(

@@ -302,7 +302,9 @@ def test_partial_fit_learns_epoch_by_epoch(colour):
 
 def test_a_lone_image_that_becomes_one_pixel_is_named():
     X, y = np.random.default_rng(0).random((5, 4, 4)), [0, 1, 0, 1, 0]
-    with pytest.raises(ValueError, match="one image of 4 x 4 pixels, which n_stages=3 reduce to a single one"):
+    with pytest.raises(
+        ValueError, match="one image of 4 x 4 pixels, which the encoder, of stride 4, reduces to a single one"
+    ):
         GCMClassifier(**SMALL).partial_fit(X[:1], y[:1], classes=[0, 1])
     GCMClassifier(**{**SMALL, "n_stages": 2}).partial_fit(X[:1], y[:1], classes=[0, 1])
     GCMClassifier(**{**SMALL, "batch_size": 4}).fit(X, y)
