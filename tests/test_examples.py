@@ -71,6 +71,13 @@ def test_deployment(monkeypatch, capsys):
     assert found == [("skgcm", found[0][1]), ("ONNX Runtime", found[0][1])]
 
 
+def test_dask(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("dask.distributed")
+    run("plot_dask.py", monkeypatch)
+    assert "accuracy on 225 held-out files: 0." in capsys.readouterr().out
+    assert plt.get_fignums()
+
+
 @pytest.mark.parametrize("name", ALL_ELSE)
 def test_the_rest_of_the_gallery(tmp_path, monkeypatch, name):
     run(f"plot_{name}.py", monkeypatch)

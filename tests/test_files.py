@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -115,6 +116,9 @@ def test_each_method_takes_paths(on_paths, listed, loaded, method):
     ask = getattr(on_paths, method)
     np.testing.assert_array_equal(ask(paths), ask(X))
     np.testing.assert_array_equal(ask([Path(path) for path in paths[5:6]]), ask(X[5:6]))
+    if method == "predict":
+        for kind in (pd.Series(paths), pd.DataFrame({"path": paths})["path"].astype(object), paths[:, None]):
+            np.testing.assert_array_equal(ask(kind), ask(X))
 
 
 def test_paths_are_scored_and_explained(on_paths, listed, loaded):
@@ -178,6 +182,14 @@ def test_names_begin_with_a_tilde_and_the_working_directory_may_change(three, mo
     read = ImageFiles(["~/0.png", "1.png"], (4, 6, 1))
     monkeypatch.chdir("/")
     assert read[:,][:, 0].tolist() == [50, 100]
+
+
+def test_an_array_on_disk_is_not_copied(on_paths, loaded, tmp_path):
+    np.save(tmp_path / "X.npy", loaded[0])
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    X_flat, _ = on_paths._validate_images(mapped)
+    assert np.shares_memory(X_flat, mapped)
+    np.testing.assert_array_equal(on_paths.predict(mapped), on_paths.predict(loaded[0]))
 
 
 # Bad files
