@@ -56,7 +56,7 @@ def faint(images, rng, contrast=0.2):
 
 def _faint(X, rng, contrast):
     X = X.astype(float)
-    brightness = rng.uniform(40, 215, (len(X), 1, 1))
+    brightness = rng.uniform(40, 215, (len(X), *[1] * (X.ndim - 1)))
     return _uint8((X - X.mean((1, 2), keepdims=True)) * contrast + brightness)
 
 

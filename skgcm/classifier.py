@@ -102,13 +102,14 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     mosaic : float in [0, 0.5], default=0.0
         Share of the training batches that become mosaics of four images around a random point: the contributions in
         a part must classify that part alone, so that evidence comes to lie on the object. 0: no mosaics.
-    sparsity : float, default=0.0
-        Weight in the loss of the evidence for wrong classes: the mean of ``max(CCM_j, 0)`` over the pixels and the
-        classes j that an image does not show, estimated from one such class in each step. What images of several
-        classes have in common then is evidence for none of them, and the maps show what only one class has. With the
-        one-cycle schedule the weight rises linearly from 0 to this value over `max_epochs`, and a fit that stops early
-        ends with less; else it is constant, as in `partial_fit`. 3 suits objects in front of a background. Where each
-        class has a ground of its own, it moves the evidence to that ground. 0: no penalty.
+    sparsity : "auto" or float, default="auto"
+        Weight in the loss of evidence that is spread out or misplaced. It is the sum of ``mean(|c|)^2 / mean(c^2)`` for
+        the contributions c to an image's own class, which is 1 where all pixels contribute the same and small where
+        few do, and ``mean(max(c, 0))`` for those to another class, drawn at random: what images of several classes
+        have in common becomes evidence for none. More of it makes maps sharper, and 1 can cost accuracy where there are
+        few images. With the one-cycle schedule the weight rises linearly from 0 to this value over `max_epochs`, and a
+        fit that stops early ends with less; else it is constant, as in `partial_fit`. 0: no penalty, which is faster by
+        about a sixth. "auto": 0.3, or 0 in the paper's architecture.
     erasing : float in [0, 1], default=0.0
         Share of the mosaics for which images first lose up to half of their pixels, those that by then contribute least
         to their class, to the batch's mean colour: a decision should not need what is no evidence. With the one-cycle
@@ -270,7 +271,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         "value_range": [tuple, list, np.ndarray, None],
         "augment": [str, callable, None],
         "mosaic": [Interval(Real, 0, 0.5, closed="both")],
-        "sparsity": [Interval(Real, 0, None, closed="left")],
+        "sparsity": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
         "erasing": [Interval(Real, 0, 1, closed="both")],
         "guidance": [Interval(Real, 0, None, closed="left")],
         "optimizer": [StrOptions({"auto", *build.OPTIMIZERS}), type],
@@ -314,7 +315,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         value_range=None,
         augment="auto",
         mosaic=0.0,
-        sparsity=0.0,
+        sparsity="auto",
         erasing=0.0,
         guidance=1.0,
         optimizer="auto",

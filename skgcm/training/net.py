@@ -22,6 +22,7 @@ from skgcm.training.mosaic import frozen_running_stats, make_mosaics
 
 BATCH_SIZES = {"train_batch_size", "valid_batch_size"}  # what skorch's callbacks find of a batch, but for its loss
 WORTH_CAPTURING = 20  # steps: fewer are done before they are captured
+PENALISED = 2  # of so many steps one has the penalty of `sparsity`, so many times: it costs a third of a step
 WARM_UP = 0.25  # share of a one-cycle schedule in which the learning rate rises
 
 
@@ -356,7 +357,8 @@ class GCMNet(NeuralNetClassifier):
             number = (len(self.history) - 1) * steps + step
             mosaic = _is_due(number, self.mosaic)
             erase = mosaic and progress >= erasing.START and _is_due(int(number * self.mosaic), self.erasing)
-            yield rates, {"mosaic": mosaic, "sparsity": self.sparsity * progress, "erase": erase}
+            sparsity = PENALISED * self.sparsity * progress if number % PENALISED == 0 else 0.0
+            yield rates, {"mosaic": mosaic, "sparsity": sparsity, "erase": erase}
 
     def _train_epoch(self, batches, scheduled, plan, progress):
         """Mean loss of one pass. The losses stay on the device until the end: the host waits once an epoch."""
