@@ -6,10 +6,17 @@ import torch.nn.functional as F
 from skgcm.network.head import mean_over_pixels
 
 EPSILON = 1e-4  # standard deviation of an image in [0, 1] below which it counts as flat
+ITERATIONS = 3
+REACH = 2  # standard deviations from the mean at which a pixel counts exp(-1/2) of one at the mean
+MIN_SHARE = 0.1  # of the plain variance: in an image that is flat but for a few pixels, what is left after these
 
 
 def standardise(images, window=None, regions=None):
     """Subtract from each image its mean and divide by its standard deviation, each one number for all channels.
+
+    Both are robust: pixels far from the mean count little. Otherwise a small defect would change the mean and the
+    deviation, and so every pixel of the image: the encoder could see it everywhere, and the evidence for it could lie
+    anywhere.
 
     Parameters
     ----------
@@ -24,28 +31,42 @@ def standardise(images, window=None, regions=None):
     -------
     Tensor (B, C, H, W)
         Zero for an image that is the same everywhere.
+
+    Notes
+    -----
+    Welsch's M-estimator by iteratively reweighted least squares: a pixel at d deviations from the mean has the weight
+    ``exp(-d^2 / 8)``, in three iterations. In larger images d is by the window around that pixel.
     """
     if images.dtype.itemsize < 4:  # in which the square of EPSILON is 0
         return standardise(images.float(), window, None if regions is None else regions.float()).to(images.dtype)
-    if regions is None and window is not None and (images.shape[2] > window[0] or images.shape[3] > window[1]):
-        wide = images.double()  # float32 would lose the digits of a small variance in the difference
-        mean = _window_means(wide.mean(1, keepdim=True), window)
-        variance = _window_means(wide.square().mean(1, keepdim=True), window) - mean.square()
-        return (wide - mean).mul((variance.clamp_min(0) + EPSILON**2).rsqrt()).to(images.dtype)
-    if regions is None:
+    windows = regions is None and window is not None and (images.shape[2] > window[0] or images.shape[3] > window[1])
+    if windows:
 
-        def local_mean(x):
-            return mean_over_pixels(x)[:, :, None, None]
+        def local_mean(values):
+            return _window_means(values, window)
+    elif regions is None:
+
+        def local_mean(values):
+            return mean_over_pixels(values)[:, :, None, None]
     else:
         area = regions.sum((2, 3)).clamp_min(1)  # (B, G)
 
-        def local_mean(x):
-            means = torch.einsum("bhw,bghw->bg", x[:, 0], regions) / area
+        def local_mean(values):
+            means = torch.einsum("bhw,bghw->bg", values[:, 0], regions) / area
             return torch.einsum("bg,bghw->bhw", means, regions)[:, None]
 
-    centred = images - local_mean(images.mean(1, keepdim=True))
-    variance = local_mean(centred.square().mean(1, keepdim=True))
-    return centred * (variance + EPSILON**2).rsqrt()
+    # the square of the mean, subtracted from that of the values, must not take the digits of a small variance with it
+    x = images.double() if windows else images - local_mean(images.mean(1, keepdim=True))
+    grey, square = x.mean(1, keepdim=True), x.square().mean(1, keepdim=True)  # (B, 1, H, W)
+    mean = local_mean(grey)
+    total = variance = (local_mean(square) - mean.square()).clamp_min(0)
+    for _ in range(ITERATIONS):
+        distance = (square - 2 * mean * grey + mean.square()) / (variance + EPSILON**2)
+        weights = torch.exp(distance / (-2 * REACH**2))
+        norm = local_mean(weights).clamp_min(torch.finfo(x.dtype).tiny)
+        mean = local_mean(weights * grey) / norm
+        variance = torch.maximum(local_mean(weights * square) / norm - mean.square(), MIN_SHARE * total)
+    return ((x - mean) * (variance + EPSILON**2).rsqrt()).to(images.dtype)
 
 
 def _window_means(x, window):

@@ -88,6 +88,8 @@ def region_masks(regions, shape):
     """Masks or boxes, one for all images or one for each -> bool (n, R, C), which is `shape`. Raises ValueError."""
     n, n_rows, n_columns = shape
     regions = _array(regions, "regions")
+    if regions.dtype == bool and regions.shape == shape:
+        return regions
     if _are_masks(regions, shape[1:]) and (regions.ndim == 2 or (regions.ndim == 3 and len(regions) == n)):
         return np.broadcast_to(resized_masks(regions, shape[1:]), shape)
     if regions.dtype.kind not in "iuf" or regions.shape not in ((4,), (n, 4)):
