@@ -77,5 +77,3 @@ for column, (mask, label) in enumerate(zip(masks_new[chosen], y_new[chosen], str
     for ax in axes[:, column]:
         ax.contour(mask, levels=[0.5], colors="#ffb000", linewidths=1)
         ax.set(xticks=[], yticks=[])
-figure.savefig("guidance.png", dpi=150)
-print("The picture is in guidance.png.")

@@ -14,13 +14,21 @@ from skgcm import GCMClassifier
 plt = pytest.importorskip("matplotlib.pyplot")
 
 ROOT = Path(__file__).parents[1]
-ALL_ELSE = ("versus", "frames", "transform", "grid_search")  # examples that are only run, without a test of their own
+ALL_ELSE = (
+    "versus",
+    "frames",
+    "transform",
+    "grid_search",
+    "guidance",
+)  # examples that are only run, without a test of their own
 
 
 @pytest.fixture(autouse=True)
 def _one_epoch_in_an_empty_folder(tmp_path, monkeypatch):
     fit = GCMClassifier.fit
-    monkeypatch.setattr(GCMClassifier, "fit", lambda self, X, y: fit(self.set_params(max_epochs=1, verbose=0), X, y))
+    monkeypatch.setattr(
+        GCMClassifier, "fit", lambda self, X, y, **more: fit(self.set_params(max_epochs=1, verbose=0), X, y, **more)
+    )
     monkeypatch.chdir(tmp_path)
     yield
     plt.close("all")
