@@ -15,13 +15,15 @@ plt = pytest.importorskip("matplotlib.pyplot")
 
 ROOT = Path(__file__).parents[1]
 # examples that are only run, without a test of their own
-ALL_ELSE = ("versus", "frames", "transform", "grid_search", "reject", "wrong_labels", "operating_point")
+ALL_ELSE = ("versus", "frames", "transform", "grid_search", "guidance", "reject", "wrong_labels", "operating_point")
 
 
 @pytest.fixture(autouse=True)
 def _one_epoch_in_an_empty_folder(tmp_path, monkeypatch):
     fit = GCMClassifier.fit
-    monkeypatch.setattr(GCMClassifier, "fit", lambda self, X, y: fit(self.set_params(max_epochs=1, verbose=0), X, y))
+    monkeypatch.setattr(
+        GCMClassifier, "fit", lambda self, X, y, **more: fit(self.set_params(max_epochs=1, verbose=0), X, y, **more)
+    )
     monkeypatch.chdir(tmp_path)
     yield
     plt.close("all")
