@@ -28,14 +28,14 @@ def draw_defect(image, name, row, column):
 
 
 # %%
-# 300 crops of 32 x 32 pixels in three classes. ``mosaic`` and ``sparsity`` move the evidence onto the defect.
+# 300 crops of 32 x 32 pixels in three classes.
 names = np.array(["clean", "scratch", "spot"])
 y = np.repeat(names, 100)
 X = np.array([surface(32, 32) for _ in y])
 for image, name in zip(X, y, strict=True):
     draw_defect(image, name, *rng.uniform(8, 24, 2))
 X = X.clip(0, 255).astype(np.uint8)
-clf = GCMClassifier(mosaic=0.33, sparsity=0.1, augment="shift+flip+rotate", max_epochs=40, random_state=0).fit(X, y)
+clf = GCMClassifier(augment="shift+flip+rotate", max_epochs=40, random_state=0).fit(X, y)
 
 # %%
 # A frame of 96 x 160 pixels with one scratch and one spot.

@@ -63,11 +63,9 @@ train, test = next(StratifiedGroupKFold(n_splits=4, shuffle=True, random_state=0
 X_test, y_test, names = X[test], y[test], names[test]
 
 # %%
-# "flip" and "rotate" are right for surfaces, which have no up and down. ``mosaic`` and ``sparsity`` move the evidence
-# onto the defect. They can reduce the accuracy: fit with and without them and compare. Where a class has few images,
-# add ``class_weight="balanced"``. For your own photos leave out ``max_epochs``: the default depends on the number of
-# images.
-clf = GCMClassifier(mosaic=0.33, sparsity=0.1, augment="shift+flip+rotate", max_epochs=40, random_state=0)
+# "flip" and "rotate" are right for surfaces, which have no up and down. Where a class has few images, add
+# ``class_weight="balanced"``. For your own photos leave out ``max_epochs``: the default depends on the number of images.
+clf = GCMClassifier(augment="shift+flip+rotate", max_epochs=40, random_state=0)
 clf.fit(X[train], y[train])
 print(classification_report(y_test, clf.predict(X_test), zero_division=0))
 
