@@ -43,7 +43,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         Number of classes. None: the labels in y. More than that only for integer labels within 0 .. n_classes - 1,
         and then ``classes_`` is ``arange(n_classes)``.
     architecture : {"multiscale", "paper"}, default="multiscale"
-        "multiscale": a residual encoder, which reads each image standardised (mean 0, standard deviation 1) and as it
+        "multiscale": a residual encoder, which reads each image standardised by a robust mean and deviation and as it
         is, and weights of each class at every resolution, whose maps are added. "paper": the network of the paper, with
         weights at the full resolution alone, which reads the plain image. The maps multiply the plain image in both.
     encoder : str or callable, default="gcm"

@@ -59,7 +59,7 @@ class GCM(nn.Module):
         Channels of an image.
     architecture : {"multiscale", "paper"}, default="multiscale"
         "multiscale": residual blocks, a thin decoder, and weights of each class at every resolution, whose maps are
-        enlarged and added. The encoder reads each image standardised (mean 0, standard deviation 1) and as it is; the
+        enlarged and added. The encoder reads each image standardised by a robust mean and deviation and as it is; the
         maps multiply the plain image. "paper": the network of the paper, which has weights at the full resolution alone
         and reads the plain image.
     encoder : str or callable, default="gcm"
