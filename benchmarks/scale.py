@@ -139,7 +139,8 @@ def tables(rows, head):
     read = {int(row.split("-")[1]): found for row, found in rows.items() if row.startswith("read")}
     fits = {row: found for row, found in rows.items() if row.startswith("fit")}
     processes = {row.split("-")[1]: found for row, found in rows.items() if row.startswith("processes")}
-    lines = ["# More images than memory", "", origin(head)]
+    note = "Where other programs used the processor meanwhile, the CPU time counts, and images/s are too low."
+    lines = ["# More images than memory", "", f"{origin(head)} {note}"]
     if read:
         kb = max(row["kb"] for row in read.values())
         lines += [
@@ -185,9 +186,9 @@ def tables(rows, head):
             "",
             f"On paper, not measured: in a step each process averages gradients of {megabytes:.2f} MB, and "
             f"{messages // 2} batch norms exchange their statistics forward and backward. Of eight GPUs in a ring each "
-            f"passes on {1.75 * megabytes:.2f} MB, in {17.5 * megabytes:.0f} µs at 100 GB/s; {messages} small messages "
-            f"of 30 µs take {messages * 0.03:.1f} ms. The messages cost more than the gradients, so batches should be "
-            "large.",
+            f"passes on {1.75 * megabytes:.2f} MB, in {17.5 * megabytes:.0f} µs at 100 GB/s; {messages} small "
+            f"messages of 30 µs, as is assumed here, take {messages * 0.03:.1f} ms. The messages cost more than the "
+            "gradients, so batches should be large.",
         ]
     return lines
 
