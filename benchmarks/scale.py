@@ -1,6 +1,7 @@
 """More images than memory: how fast files are read, what a fit on them costs, and how memory grows with their number.
 
-    python benchmarks/scale.py 1000 10000    # about 5 minutes on two cores
+    python benchmarks/scale.py                # all rows of the tables, about 4 minutes on two cores
+    python benchmarks/scale.py read-100000    # these rows; the others stay as they were measured
 
 The files are JPEGs of 224 × 224 pixels, in colour, made here: as many names as asked for, links to 50 files. Each
 measurement has a process of its own. Writes benchmarks/results/scale.md and .json.
@@ -17,9 +18,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from _common import machine, origin, versions, write
+from _common import machine, origin, versions, write_row_by_row
 from _timing import in_process
 from PIL import Image, ImageFilter
+from skorch.callbacks import Callback
 from skorch.dataset import Dataset
 
 from skgcm import GCMClassifier
@@ -27,9 +29,11 @@ from skgcm.inputs.files import ImageFiles
 from skgcm.training.batches import Batches
 
 SHAPE, FILES, BATCH_SIZE = (224, 224, 3), 50, 64
-TOGETHER = 256  # images of the fits by several processes
-FITTED = 128  # images of the fits whose time is taken
-NETWORKS = {"thin (encoder_width=4)": {"encoder_width": 4, "decoder_width": 4}, "default": {}}
+TOGETHER = 128  # images of the fits by several processes
+FITTED = 64  # images of the fits whose time is taken
+NETWORKS = {"thin": {"encoder_width": 4, "decoder_width": 4}, "default": {}}
+ROWS = [f"read-{n}" for n in (1000, 10_000, 100_000)] + [f"processes-{n}" for n in (1, 2)]
+ROWS += [f"fit-{network}-{X}" for network in NETWORKS for X in ("arrays", "files")]
 
 
 def make(folder, n):
@@ -72,9 +76,9 @@ def read_once(paths):
     }
 
 
-def fit_once(paths, y, network, on_files):
-    """Seconds, wall and CPU, of the second epoch and what it costs to check headers is not in it."""
-    X = paths if on_files else ImageFiles(paths, SHAPE)[:].reshape(-1, *SHAPE)
+def fit_once(paths, y, network, kind):
+    """Seconds, wall and CPU, of the second epoch. The check of the headers is before the first."""
+    X = paths if kind == "files" else ImageFiles(paths, SHAPE)[:].reshape(-1, *SHAPE)
     clf = GCMClassifier(
         image_shape=SHAPE, batch_size=BATCH_SIZE, max_epochs=2, device="cpu", precision="float32", random_state=0
     )
@@ -83,35 +87,27 @@ def fit_once(paths, y, network, on_files):
     return {"wall_s": clock.wall[1] - clock.wall[0], "cpu_s": clock.cpu[1] - clock.cpu[0]}
 
 
-class _Clock:
-    """A skorch callback that takes the time at the end of each epoch."""
+class _Clock(Callback):
+    """The time at the end of each epoch."""
 
     def __init__(self):
         self.wall, self.cpu = [], []
 
-    def initialize(self):
-        return self
-
     def on_epoch_end(self, net, **kwargs):
         self.wall.append(time.perf_counter())
         self.cpu.append(time.process_time())
-
-    def __getattr__(self, name):
-        if name.startswith("on_"):
-            return lambda *args, **kwargs: None
-        raise AttributeError(name)
 
 
 def train(folder):
     """What torchrun starts: a fit, and what its epochs after the first took, as a file of this process."""
     rng = np.random.default_rng(0)
     X, y = rng.integers(0, 256, (TOGETHER, 64, 64, 3), dtype=np.uint8), np.arange(TOGETHER) % 2
-    clf = GCMClassifier(batch_size=BATCH_SIZE, max_epochs=3, device="cpu", precision="float32", random_state=0)
+    clf = GCMClassifier(batch_size=BATCH_SIZE, max_epochs=2, device="cpu", precision="float32", random_state=0)
     clf.set_params(callbacks=[_Clock()]).fit(X, y)
     clock, network = clf.callbacks[0], clf.net_.network
     result = {
-        "wall_s": (clock.wall[2] - clock.wall[0]) / 2,
-        "cpu_s": (clock.cpu[2] - clock.cpu[0]) / 2,
+        "wall_s": clock.wall[1] - clock.wall[0],
+        "cpu_s": clock.cpu[1] - clock.cpu[0],
         "gradient_bytes": sum(4 * parameter.numel() for parameter in network.parameters()),
         "norms": sum(isinstance(module, torch.nn.BatchNorm2d) for module in network.modules()),
     }
@@ -126,79 +122,90 @@ def together(n):
         return [json.loads(Path(folder, f"{rank}.json").read_text()) for rank in range(n)]
 
 
-def main(*numbers):
-    start, read, fits = time.perf_counter(), {}, {}
+def measured(row):
+    """What a row of the tables is made of."""
+    kind, *what = row.split("-")
+    if kind == "processes":
+        return together(int(what[0]))
     with tempfile.TemporaryDirectory() as folder:
-        paths, y = make(folder, max(numbers))
-        size = sum(os.path.getsize(path) for path in paths[:FILES]) / FILES / 1024
-        for n in numbers:
-            read[n] = in_process(read_once, paths[:n])
-            print(n, read[n], flush=True)
-        for network in NETWORKS:
-            for name, on_files in (("arrays", False), ("files", True)):
-                fits[f"{network}, {name}"] = in_process(fit_once, paths[:FITTED], y[:FITTED], network, on_files)
-                print(network, name, fits[f"{network}, {name}"], flush=True)
-    processes = {n: together(n) for n in (1, 2)}
-    head = {
-        "command": f"python benchmarks/scale.py {' '.join(map(str, numbers))}",
-        "machine": machine(),
-        "versions": versions("pillow", "scikit-learn", "skorch"),
-        "seconds": time.perf_counter() - start,
-    }
-    lines = [
-        "# More images than memory",
-        "",
-        f"{origin(head)} JPEG files of 224 × 224 pixels and {size:.0f} KB, links to {FILES} files, which the system "
-        f"has in memory. Batches of {BATCH_SIZE}.",
-        "",
-        "One pass over all files without training, in a process of its own. Memory: how much the largest resident "
-        "memory grew after a first pass over 200 files.",
-        "",
-        "| files | as an array, MB | memory, MB | headers, files/s | decoding, images/s | CPU ms an image |",
-        "|---|---|---|---|---|---|",
-    ]
+        n = int(what[0]) if kind == "read" else FITTED
+        paths, y = make(folder, n)
+        found = in_process(read_once, paths) if kind == "read" else in_process(fit_once, paths, y, *what)
+        return {**found, "kb": sum(os.path.getsize(path) for path in paths[:FILES]) / len(paths[:FILES]) / 1024}
+
+
+def tables(rows, head):
+    """The lines of the page, of the rows that are known."""
+    read = {int(row.split("-")[1]): found for row, found in rows.items() if row.startswith("read")}
+    fits = {row: found for row, found in rows.items() if row.startswith("fit")}
+    processes = {row.split("-")[1]: found for row, found in rows.items() if row.startswith("processes")}
+    note = "Where other programs used the processor meanwhile, the CPU time counts, and images/s are too low."
+    lines = ["# More images than memory", "", f"{origin(head)} {note}"]
+    if read:
+        kb = max(row["kb"] for row in read.values())
+        lines += [
+            "",
+            f"JPEG files of 224 × 224 pixels and {kb:.0f} KB, links to {FILES} files, which the system has in memory. "
+            f"One pass over all in batches of {BATCH_SIZE}, without training, in a process of its own. Memory: how "
+            "much the largest resident memory grew after a first pass over 200 files.",
+            "",
+            "| files | as an array, MB | memory, MB | headers, files/s | decoding, images/s | CPU ms an image |",
+            "|---|---|---|---|---|---|",
+        ]
     for n, row in read.items():
         lines.append(
             f"| {n:,} | {n * np.prod(SHAPE) / 2**20:,.0f} | {row['growth_mb']:.0f} | {n / row['check_s']:,.0f} | "
             f"{n / row['pass_s']:,.0f} | {1000 * row['pass_cpu_s'] / n:.2f} |"
         )
-    lines += [
-        "",
-        f"The second epoch of a fit on {FITTED} images, in float32. CPU time counts where other programs run.",
-        "",
-        "| network | images/s | CPU ms an image |",
-        "|---|---|---|",
-    ]
-    for name, row in fits.items():
-        lines.append(f"| {name} | {FITTED / row['wall_s']:.1f} | {1000 * row['cpu_s'] / FITTED:.1f} |")
-    one = processes[1][0]
-    megabytes, messages = one["gradient_bytes"] / 1e6, 2 * one["norms"]
-    lines += [
-        "",
-        f"The epochs after the first of a fit of the default network on {TOGETHER} arrays of 64 × 64 pixels, by "
-        "processes of one thread each that talk by gloo. Their batch norm is not fused, and slower than that of one.",
-        "",
-        "| processes | images/s | CPU ms an image, all processes |",
-        "|---|---|---|",
-    ]
-    for n, ranks in processes.items():
-        wall, cpu = max(rank["wall_s"] for rank in ranks), sum(rank["cpu_s"] for rank in ranks)
-        lines.append(f"| {n} | {TOGETHER / wall:.1f} | {1000 * cpu / TOGETHER:.1f} |")
-    lines += [
-        "",
-        f"On paper, not measured: in a step each process averages gradients of {megabytes:.2f} MB, and {messages // 2} "
-        f"batch norms exchange their statistics forward and backward. Of eight GPUs in a ring each passes on "
-        f"{1.75 * megabytes:.2f} MB, in {17.5 * megabytes:.0f} µs at 100 GB/s; {messages} small messages of 30 µs take "
-        f"{messages * 0.03:.1f} ms. The messages cost more than the gradients, so batches should be large.",
-    ]
-    write("scale", lines, {**head, "read": read, "fits": fits, "processes": processes})
-    print("\n".join(lines))
+    if fits:
+        lines += [
+            "",
+            f"The second epoch of a fit on {FITTED} of them, in float32.",
+            "",
+            "| network | X | images/s | CPU ms an image |",
+            "|---|---|---|---|",
+        ]
+    for row, found in fits.items():
+        _, network, X = row.split("-")
+        lines.append(f"| {network} | {X} | {FITTED / found['wall_s']:.1f} | {1000 * found['cpu_s'] / FITTED:.1f} |")
+    if processes:
+        one = next(iter(processes.values()))[0]
+        megabytes, messages = one["gradient_bytes"] / 1e6, 2 * one["norms"]
+        lines += [
+            "",
+            f"The second epoch of a fit of the default network on {TOGETHER} arrays of 64 × 64 pixels, by processes of "
+            "one thread each that talk by gloo. Their batch norm is not fused, and slower than that of one.",
+            "",
+            "| processes | images/s | CPU ms an image, all processes |",
+            "|---|---|---|",
+        ]
+        for n, ranks in processes.items():
+            wall, cpu = max(rank["wall_s"] for rank in ranks), sum(rank["cpu_s"] for rank in ranks)
+            lines.append(f"| {n} | {TOGETHER / wall:.1f} | {1000 * cpu / TOGETHER:.1f} |")
+        lines += [
+            "",
+            f"On paper, not measured: in a step each process averages gradients of {megabytes:.2f} MB, and "
+            f"{messages // 2} batch norms exchange their statistics forward and backward. Of eight GPUs in a ring each "
+            f"passes on {1.75 * megabytes:.2f} MB, in {17.5 * megabytes:.0f} µs at 100 GB/s; {messages} small "
+            f"messages of 30 µs, as is assumed here, take {messages * 0.03:.1f} ms. The messages cost more than the "
+            "gradients, so batches should be large.",
+        ]
+    return lines
+
+
+def main(*wanted):
+    head = {
+        "command": "python benchmarks/scale.py",
+        "machine": machine(),
+        "versions": versions("pillow", "scikit-learn", "skorch"),
+    }
+    write_row_by_row("scale", wanted, ROWS, measured, lambda rows: tables(rows, head), head)
 
 
 if __name__ == "__main__":
-    if not sys.argv[1:]:
-        sys.exit(__doc__)
-    if sys.argv[1] == "train":
+    if sys.argv[1:2] == ["train"]:
         train(sys.argv[2])
+    elif set(sys.argv[1:]) <= set(ROWS):
+        main(*sys.argv[1:])
     else:
-        main(*map(int, sys.argv[1:]))
+        sys.exit(f"{__doc__}\nRows: {', '.join(ROWS)}")

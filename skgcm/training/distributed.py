@@ -8,6 +8,7 @@ here does anything.
 import atexit
 import multiprocessing
 import os
+import warnings
 import zlib
 from contextlib import contextmanager
 
@@ -116,7 +117,10 @@ def parallel(module):
     try:
         for norm in norms:
             norm.__class__ = _CommonBatchNorm if norm.weight.device.type == "cpu" else _CommonBatchNormOnGPU
-        yield nn.parallel.DistributedDataParallel(module)
+        with warnings.catch_warnings():
+            # gradients of 1x1 kernels, channels last: the strides differ in number and not in meaning
+            warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+            yield nn.parallel.DistributedDataParallel(module)
     finally:
         for norm in norms:
             norm.__class__ = nn.BatchNorm2d
