@@ -11,6 +11,8 @@ Where the evidence lies is one thing, whether the answer is right is another. Re
 classifier.
 """
 
+import warnings
+
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -37,6 +39,9 @@ def draw_photos(n, seed, one_machine_each):
 
 X, y, masks = draw_photos(240, 0, one_machine_each=True)
 X_new, y_new, masks_new = draw_photos(200, 1, one_machine_each=False)
+
+# The classifier warns that the new surfaces are unlike those of the training images. Here this is intended.
+warnings.filterwarnings("ignore", message=".* unlike the training images")
 
 # %%
 # The first fit gets the photos alone.

@@ -24,6 +24,7 @@ PARAMS = {
     "decoder_width": 4,
     "n_stages": 2,
     "max_epochs": 3,
+    "sparsity": 0,  # the classes that it draws are not those of a single process
     "batch_size": 8,
     "augment": None,
     "device": "cpu",

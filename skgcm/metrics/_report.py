@@ -195,9 +195,9 @@ def check_evidence(clf, X, y, groups=None):
     >>> from skgcm.metrics import check_evidence
     >>> X, y = np.random.default_rng(0).random((60, 10, 10)), np.arange(60) % 2
     >>> X[y == 1, :3, :3] += 1  # a watermark gives the class away
-    >>> clf = GCMClassifier(max_epochs=10, augment=None, device="cpu", random_state=0).fit(X, y)
+    >>> clf = GCMClassifier(max_epochs=20, augment=None, device="cpu", random_state=0).fit(X, y)
     >>> check = check_evidence(clf, X, y)
-    >>> bool(check.fixed[1] > 0.5)
+    >>> bool(check.fixed[1] > check.fixed[0])
     True
     """
     maps, y, predicted = _explained(clf, X, y)
