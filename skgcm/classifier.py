@@ -197,7 +197,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     history_ : list of dict
         ``train_loss``, ``valid_loss`` (where images are held out), whether they are the lowest so far
         (``train_loss_best``) and ``dur`` in seconds, epoch by epoch. The penalties of `sparsity` and `guidance` are in
-        the first, and not in the second, by which a fit is stopped.
+        neither loss.
 
     See Also
     --------

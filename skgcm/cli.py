@@ -383,7 +383,9 @@ def _info(args):
     clf = GCMClassifier.load(args.model, device="cpu")
     rows, columns, channels = clf.image_shape_
     default = GCMClassifier().get_params()
-    params = {k: v for k, v in clf.get_params().items() if v != default[k] and k not in ("verbose", "device")}
+    params = {
+        k: v for k, v in clf.get_params().items() if repr(v) != repr(default[k]) and k not in ("verbose", "device")
+    }
     facts = {
         "classes": clf.classes_.tolist(),
         "image": f"{rows} rows x {columns} columns x {channels} channels",

@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -422,3 +424,12 @@ def test_the_grid_game_takes_tensors_with_a_gradient():
     X, proba = torch.tensor(X, dtype=torch.float32).requires_grad_(), torch.eye(4, requires_grad=True)
     for labels in (torch.tensor(y), torch.tensor(y)[:, None]):
         assert grid_pointing_game(explain, X, labels, proba, side=2, random_state=0).mean == 1
+
+
+def test_images_that_lose_pixels_are_no_warning_that_they_are_unlike_the_training_images():
+    def predict_proba(X):
+        warnings.warn("2 of 2 images are unlike the training images: ...", UserWarning, stacklevel=1)
+        return np.full((len(X), 2), 0.5)
+
+    X = np.ones((2, 3, 3))
+    deletion_curve(predict_proba, X, X, [0, 1], n_steps=2)

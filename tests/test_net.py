@@ -65,6 +65,17 @@ def test_the_penalty_rises_over_a_fit_and_not_where_nothing_is_scheduled(steps):
     assert [step["sparsity"] for step in steps[4:]] == [1.6, 0] * 2
 
 
+@pytest.mark.parametrize("share", [0.1, 0.15, 0.25, 1 / 3, 0.5])
+def test_half_of_the_mosaics_and_half_of_the_other_batches_have_the_penalty(share):
+    X, y = np.random.default_rng(0).random((8, 6, 6)), np.arange(8) % 2
+    net = GCMClassifier(**{**TINY, "max_epochs": 1}, mosaic=share).fit(X, y).net_
+    net.history.new_epoch()
+    options = [step for _, step in net._plan([], 0, 1, 600)]
+    for kind in (True, False):
+        penalised = [step["sparsity"] > 0 for step in options if step["mosaic"] == kind]
+        assert abs(np.mean(penalised) - 0.5) < 0.02
+
+
 @pytest.mark.parametrize("share", [0, 0.1, 0.25, 1 / 3, np.float32(0.4), 0.5])
 def test_mosaics_are_spread_evenly_over_the_batches_of_a_fit(steps, share):
     X, y = np.random.default_rng(0).random((16, 6, 6)), np.arange(16) % 2
@@ -109,6 +120,7 @@ def test_a_step_with_mosaics_learns_each_part_by_its_own_label(params, n_images,
     )
     rows, labels = torch.tensor(X.reshape(n_images, -1), dtype=torch.float32), torch.tensor(y)
     buffers = {name: x.clone() for name, x in net.network.named_buffers() if "running" in name}
+    net.network.zero_grad()
     found = net.train_step_single((rows, labels), mosaic=True, sparsity=0.5, erase=erase)
     assert all(torch.equal(x, buffers[name]) for name, x in net.network.named_buffers() if name in buffers)
 
@@ -132,7 +144,11 @@ def test_a_step_with_mosaics_learns_each_part_by_its_own_label(params, n_images,
         own, wrong = of_part[of_parts[part]], of_part[other[part]].relu().mean()
         penalties.append(own.abs().mean() ** 2 / own.square().mean() + wrong)
     scores = torch.stack(scores)
-    loss = torch.nn.functional.cross_entropy(scores, of_parts) + 0.5 * torch.stack(penalties).mean()
+    loss = torch.nn.functional.cross_entropy(scores, of_parts)
+    parameters = [net.network.head.bias, net.network.head.kernels[0]]
+    expected = torch.autograd.grad(loss + 0.5 * torch.stack(penalties).mean(), parameters)
+    for parameter, gradient in zip(parameters, expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
     torch.testing.assert_close(found["y_pred"], scores[:n_images])  # in the order of the batch
     torch.testing.assert_close(found["loss"], loss)
 

@@ -8,6 +8,7 @@ from sklearn.utils.validation import check_array, check_consistent_length
 
 from skgcm.metrics._scores import class_indices
 from skgcm.utils.arrays import as_numpy
+from skgcm.utils.warnings import images_may_be_strange
 
 ORDERS, FILLS = ("most", "least"), ("mean", "black")
 
@@ -86,7 +87,8 @@ def deletion_curve(predict_proba, X, maps, y, *, classes=None, order="most", fil
     for share in shares:
         changed = X.copy()
         changed[rank < round(share * ranks.shape[1])] = filled
-        proba = check_array(as_numpy(predict_proba(changed)), input_name="predict_proba(X)")
+        with images_may_be_strange():
+            proba = check_array(as_numpy(predict_proba(changed)), input_name="predict_proba(X)")
         probabilities.append(proba[np.arange(len(X)), class_indices(y, classes, proba.shape[1])].mean())
     probabilities = np.array(probabilities)
     return Bunch(shares=shares, probabilities=probabilities, area=float(np.trapezoid(probabilities, shares)))

@@ -9,6 +9,7 @@ from sklearn.utils.validation import check_consistent_length, column_or_1d
 from skgcm.metrics._location import energy_in_boxes, pointing_game
 from skgcm.utils.arrays import as_numpy
 from skgcm.utils.regions import image_mask
+from skgcm.utils.warnings import images_may_be_strange
 
 TENTH = 0.1  # share of the pixels that are looked at, or lost
 N_SPLITS = 3
@@ -205,7 +206,8 @@ def check_evidence(clf, X, y, groups=None):
     totals = positive.sum(axis=(1, 2), keepdims=True)
     positive = np.divide(positive, totals, out=np.zeros_like(positive), where=totals > 0)
     random, grouped = (np.nan, np.nan) if groups is None else _by_groups(clf, X, y, groups)
-    right, still_right = predicted == y, clf.predict(_without_most_important(clf, X, maps)) == y
+    with images_may_be_strange():
+        right, still_right = predicted == y, clf.predict(_without_most_important(clf, X, maps)) == y
     of_class = [y == label for label in clf.classes_]
     fixed = np.array([_fixed_share(positive[chosen]) for chosen in of_class])
     before, after = (np.array([_mean(of[chosen]) for chosen in of_class]) for of in (right, still_right))

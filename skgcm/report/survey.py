@@ -10,7 +10,7 @@ import numpy as np
 from skgcm.report.text import plain
 
 VERSIONS = ("numpy", "scikit-learn", "torch")
-PRIVATE = {"checkpoint", "verbose"}  # parameters that are not written: a path of the user's, and no part of a model
+PRIVATE = {"checkpoint", "encoder_weights", "verbose"}  # not written: paths of the user, and no part of a model
 
 
 def survey(estimator, X, own, n_means):
@@ -50,7 +50,10 @@ def survey(estimator, X, own, n_means):
         "mean_maps": {j: total / counts[j] for j, total in totals.items()},
         "image_shape": estimator.image_shape_,
         "value_range": estimator.value_range_,
-        "fingerprints": {"Model (weights and classes)": _model_fingerprint(estimator), "Images": images.hexdigest()},
+        "fingerprints": {
+            "Model (weights, classes and temperature)": _model_fingerprint(estimator),
+            "Images": images.hexdigest(),
+        },
         "estimator": plain(type(estimator).__name__),
         "parameters": _parameters(estimator),
         "versions": {"Python": platform.python_version()} | {name: version(name) for name in VERSIONS},
@@ -67,6 +70,7 @@ def _model_fingerprint(estimator):
     for name, tensor in sorted(estimator.net_.network.state_dict().items()):
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()))
+    digest.update(repr(float(estimator.temperature_)).encode())
     return digest.hexdigest()
 
 

@@ -200,9 +200,8 @@ class GCMNet(NeuralNetClassifier):
             images, masks = apart(images, masks)
         scores, penalty = self._learn(images, labels, masks, sparsity, options)
         loss = self.get_loss(scores, labels, X=X_flat, training=True)
-        if penalty is not None:
-            loss = loss + penalty
-        (loss if weight == 1 else weight * loss).backward()
+        total = loss if penalty is None else loss + penalty
+        (total if weight == 1 else weight * total).backward()
         return {"loss": loss, "y_pred": scores[: len(X_flat)]}  # as many as labels in the batch, in their order
 
     def _learn(self, images, labels, masks, sparse, options):
@@ -357,7 +356,9 @@ class GCMNet(NeuralNetClassifier):
             number = (len(self.history) - 1) * steps + step
             mosaic = _is_due(number, self.mosaic)
             erase = mosaic and progress >= erasing.START and _is_due(int(number * self.mosaic), self.erasing)
-            sparsity = PENALISED * self.sparsity * progress if number % PENALISED == 0 else 0.0
+            # mosaics and other batches are counted each by itself, so that of both the same share is penalised
+            of_kind = int(number * self.mosaic) if mosaic else number - int(number * self.mosaic)
+            sparsity = PENALISED * self.sparsity * progress if of_kind % PENALISED == 0 else 0.0
             yield rates, {"mosaic": mosaic, "sparsity": sparsity, "erase": erase}
 
     def _train_epoch(self, batches, scheduled, plan, progress):

@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from contextlib import contextmanager
 
 BETWEEN = {"skgcm", "sklearn", "skorch", "joblib"}  # packages whose lines say nothing to a user
 
@@ -12,3 +13,11 @@ def warn(message, category=UserWarning):
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in BETWEEN:
         frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=level)
+
+
+@contextmanager
+def images_may_be_strange():
+    """Context for images that are changed on purpose: that they are unlike the training images is no warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".* unlike the training images")
+        yield
