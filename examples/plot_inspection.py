@@ -64,7 +64,8 @@ X_test, y_test, names = X[test], y[test], names[test]
 
 # %%
 # "flip" and "rotate" are right for surfaces, which have no up and down. Where a class has few images, add
-# ``class_weight="balanced"``. For your own photos leave out ``max_epochs``: the default depends on the number of images.
+# ``class_weight="balanced"``. For your own photos leave out ``max_epochs``: the default depends on the number of
+# images.
 clf = GCMClassifier(augment="shift+flip+rotate", max_epochs=40, random_state=0)
 clf.fit(X[train], y[train])
 print(classification_report(y_test, clf.predict(X_test), zero_division=0))

@@ -1,4 +1,4 @@
-"""What a report says about a model and all images it was given: mean maps, fingerprints, parameters, versions."""
+"""Facts of a report about a model and all images: mean maps, fingerprints, parameters, versions."""
 
 import hashlib
 import platform
@@ -10,11 +10,11 @@ import numpy as np
 from skgcm.report.text import plain
 
 VERSIONS = ("numpy", "scikit-learn", "torch")
-PRIVATE = {"checkpoint", "verbose"}  # parameters that are not written: a path of the user's, and no part of a model
+PRIVATE = {"checkpoint", "verbose"}  # parameters that are not written: they are no part of a model
 
 
 def survey(estimator, X, own, n_means):
-    """What there is to say of a fitted classifier and n images, in a dict.
+    """Facts about a fitted classifier and n images, in a dict.
 
     Parameters
     ----------
