@@ -47,13 +47,13 @@ class PostHoc:
         images = self.clf.net_.image_format.scale(torch.from_numpy(X).to(self.device).permute(0, 3, 1, 2))
         targets = torch.from_numpy(np.searchsorted(self.clf.classes_, labels)).to(self.device)
         with ieee_float32[self.device.type], warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Setting backward hooks on ReLU activations")  # once a batch
+            warnings.filterwarnings("ignore", "Setting backward hooks on ReLU activations")  # once for each batch
             maps = [self.attribute(images.clone().requires_grad_(), target).sum(1).detach() for target in targets.T]
         return torch.stack(maps, 1).cpu().numpy()
 
 
 def contributions(clf):
-    """GCM's own: what each pixel adds to the score."""
+    """GCM's own: the contribution of each pixel to the score."""
     return lambda X, labels: clf.explain(X, labels, any_size=True).pixel_contributions
 
 

@@ -16,7 +16,7 @@ from skgcm.network.normalisation import standardise
 class CNN(GCM):
     """162,778 parameters for 10 classes and 3 channels. Images come in [0, 1] and are centred inside.
 
-    Inherits how GCM is fused, asked in batches and given its first weights; there are no maps.
+    Inherits from GCM how it is fused, predicts in batches and gets initial weights. It has no maps.
     """
 
     widths = (16, 16, 16, 32, 32, 32, 64, 64, 64, 64)

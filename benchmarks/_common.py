@@ -1,4 +1,4 @@
-"""What the benchmarks share: data, the machine in words, result files."""
+"""Shared by the benchmarks: data, description of the machine, result files."""
 
 import json
 import platform
@@ -45,12 +45,12 @@ def write_row_by_row(name, wanted, known, measured, lines, head):
     if wanted and path.exists():
         found = json.loads(path.read_text())
         if found["machine"] != head["machine"]:
-            raise SystemExit(f"{path} is of another machine ({found['machine']}): measure all rows, or move it away.")
+            raise SystemExit(f"{path} is from another machine ({found['machine']}): measure all rows, or move it away.")
         rows = found["rows"]
     for row in wanted or known:
         try:
             rows[row] = measured(row)
-        except Exception:  # on a machine that is lent for minutes the other rows shall not be lost
+        except Exception:  # an error in one row must not lose the others, which may have taken long
             traceback.print_exc()
             failed.append(row)
             continue

@@ -1,4 +1,4 @@
-"""Fits of GCM and of the comparison CNN, kept in a folder where one is given."""
+"""Fits of GCM and of the comparison CNN, kept in a folder if one is given."""
 
 from functools import partial
 from pathlib import Path
@@ -19,17 +19,17 @@ def fit(name, params, X, y, checkpoint=None):
 
 
 def _fit_in(folder, name, params, X, y):
-    if callable(params.get("augment")):  # which no checkpoint can restore: the whole fit, then
-        X, y = np.asarray(X), np.asarray(y)  # side by side they are memory maps, which Memory takes for other data
+    if callable(params.get("augment")):  # no checkpoint can restore a callable: keep the whole fit
+        X, y = np.asarray(X), np.asarray(y)  # parallel jobs get memory maps, which Memory treats as other data
         return joblib.Memory(folder, verbose=0).cache(fit)(name, params, X, y)
     folder.mkdir(parents=True, exist_ok=True)
     return fit(name, params, X, y, folder / f"{joblib.hash((name, params, X, y), coerce_mmap=True)}.checkpoint")
 
 
 def keeping(folder):
-    """`fit` with checkpoints in the folder: what was fitted is not fitted again, and what was interrupted goes on.
+    """`fit` with checkpoints in the folder: a finished fit is not repeated, and an interrupted one continues.
 
-    Where `augment` is a callable, what was interrupted begins anew.
-    A folder is for one version of the code on one machine, and for one process that is given it at a time.
+    If `augment` is a callable, an interrupted fit starts again. Use a folder for one version of the code, on one
+    machine, and in one process at a time.
     """
     return fit if folder is None else partial(_fit_in, Path(folder))

@@ -1,4 +1,4 @@
-"""What people do with a pretrained backbone: average pooling and a linear layer. Trained by the same code as GCM."""
+"""The usual use of a pretrained backbone: average pooling and a linear layer. Trained by the same code as GCM."""
 
 import torch
 from _cnn import CNNClassifier, _Linear
@@ -12,7 +12,7 @@ LITE0 = "tf_efficientnet_lite0"
 
 
 def lite0_weights(path):
-    """Write the ImageNet weights of EfficientNet-Lite0, which a package has by other names, in timm's names."""
+    """Write the ImageNet weights of EfficientNet-Lite0 from a package, with the names that timm uses."""
     import timm
 
     names = timm.create_model(LITE0).state_dict()
@@ -41,7 +41,7 @@ class PooledLinear(GCM):
             return self.head(features.mean((2, 3)))
 
     def cam(self, images, classes):
-        """Class activation maps (B, k, H, W) of classes (B, k), whose means are the scores but for the bias."""
+        """Class activation maps (B, k, H, W) of classes (B, k), whose means are the scores without the bias."""
         small = torch.einsum("bchw,bkc->bkhw", self.encoder(images)[-1], self.head.weight[classes])
         return enlarge(small, tuple(images.shape[2:]))
 

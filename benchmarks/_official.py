@@ -43,7 +43,7 @@ def _verified(content, name, checksum, source):
     """The bytes of an official file, if it is that file: only then is it safe to decode."""
     found = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if found != checksum:
-        raise ValueError(f"{name} has MD5 {found}, the official file {checksum}: it is damaged or another. {source}")
+        raise ValueError(f"{name} has MD5 {found}, the official file {checksum}: damaged or another file. {source}")
     return content
 
 
@@ -96,7 +96,7 @@ def load_cifar10(path):
         If `path` or a file in it does not exist.
     ValueError
         If a file is not the official one by its MD5 checksum. The files are pickles, which execute code when opened;
-        none is opened before its checksum is found right.
+        none is opened before its checksum is verified.
     PermissionError
         If a file may not be read.
 

@@ -42,7 +42,7 @@ def digits_on_gradients(rng, n_train=500):
 
 
 def few(X, y, X_test, y_test, rng, *, per_class, n_test=5000):
-    """So many training images of each class, and the first held-out ones."""
+    """A number of training images of each class, and the first held-out ones."""
     chosen = [rng.choice(np.flatnonzero(y == label), per_class, replace=False) for label in np.unique(y)]
     chosen = np.concatenate(chosen)
     return Images(X[chosen], y[chosen], X_test[:n_test], y_test[:n_test])
@@ -64,7 +64,7 @@ DEFECTS = np.array(["bright scratch", "bright spot", "dark scratch", "dark spot"
 
 
 def drawn_defects(textures, test_textures, rng, *, per_class=60, photos=15, n_test=100):
-    """Scratches and spots of 1 % of the area on crops of photos. In training each class has photos of its own."""
+    """Scratches and spots of 1 % of the area on crops of photos. In training each class has its own photos."""
     order, made, held_out = rng.permutation(len(textures)), [], []
     for label in range(len(DEFECTS)):
         own = textures[order[label * photos : (label + 1) * photos]]

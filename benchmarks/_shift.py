@@ -1,4 +1,4 @@
-"""Shifts for photos of digits: smaller than the library's, and the photo goes on at the edge."""
+"""Shifts for photos of digits: smaller than the library's, and edges are repeated."""
 
 import torch
 
@@ -6,8 +6,8 @@ import torch
 class SmallShift:
     """Moves uint8 images (B, D, R, C) by up to `reach` pixels, and repeats their edges.
 
-    How far follows from the sum of a batch's pixels: there is no state, and the same fit has the same images. So an
-    epoch must have several batches, for these to be others in the next.
+    The distances are computed from the sum of a batch's pixels: there is no state, and the same fit has the same
+    images. An epoch must have several batches, so that the next epoch has other batches.
     """
 
     def __init__(self, reach):

@@ -1,4 +1,4 @@
-"""Functions timed in turn, each in a process of its own, and compared by ratio."""
+"""Time functions in turn, each in its own process, and compare them by ratio."""
 
 import multiprocessing
 import statistics
@@ -10,7 +10,7 @@ from _common import spread
 
 
 def in_process(function, *args):
-    """What a function of a module returns in a process of its own."""
+    """The result of a function of a module, called in its own process."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *args).result()
 
@@ -26,7 +26,7 @@ def _timed(make, pipe):
 
 
 class Alone:
-    """A function in a process of its own, so that what one does to memory allocator or caches is not the other's gain.
+    """A function in its own process, so that memory allocator and caches of one do not help the other.
 
     `make`, a function of a module, makes it there. Calling returns seconds (wall, CPU).
     """
@@ -47,7 +47,7 @@ class Alone:
 
 
 def in_turn(makers, rounds):
-    """{name: [(wall, cpu), ...]} of functions, each in a process of its own: two rounds not counted, then `rounds`."""
+    """{name: [(wall, cpu), ...]} of functions, each in its own process: two uncounted rounds, then `rounds`."""
     functions = {name: Alone(make) for name, make in makers.items()}
     times = {name: [] for name in makers}
     for i in range(rounds + 2):

@@ -1,9 +1,9 @@
-"""How few images are best cut into batches: `batch_size="auto"` against the sizes it chooses from, and fewer epochs.
+"""The best batch size for few images: `batch_size="auto"`, the sizes from which it chooses, and fewer epochs.
 
     python benchmarks/batch_size.py cifar10.npz NEU-DET/train    # about 22 minutes on two cores
 
-The data are those of schedule.py; of CIFAR-10 and NEU-DET only training images are used. Scored are up to 2,000 of
-those that a fit is not given. Writes benchmarks/results/batch-size.md and .json.
+The data are those of schedule.py; of CIFAR-10 and NEU-DET only training images are used. Up to 2,000 of
+those that are not in the fit are scored. Writes benchmarks/results/batch-size.md and .json.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""What `calibrate` does to probabilities, on three sets of real images.
+"""The effect of `calibrate` on probabilities, on three sets of real images.
 
     python benchmarks/calibration.py cifar10.npz NEU-DET breastmnist.npz    # some minutes on one core
 

@@ -11,7 +11,7 @@ trained on ImageNet, which comes in a package. Needs the extra `bench`. Writes b
 --seeds N ...    each seed draws its own images and weights, the same images for all rows
 --size N         rows and columns of the images of NEU-DET (BreastMNIST: 64)
 --epochs N       of all rows but GCM from scratch, which has its default; default: GCM's own with an encoder
---jobs N         so many fits side by side, one thread each
+--jobs N         number of fits at once, one thread each
 """
 
 import argparse
@@ -102,13 +102,13 @@ def linear_maps(clf, X, y):
 
 
 def measure(name, size, row, side, seed, weights, args):
-    """One fit: its accuracy and, of each method that explains it, where the evidence lies."""
+    """One fit: its accuracy and, for each method that explains it, where the evidence lies."""
     torch.set_num_threads(1)
     images, boxes = make(name, size, side, seed, args)
     epochs = "auto" if args.epochs is None else args.epochs
     wall, start = time.perf_counter(), time.process_time()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a fit near chance says so, and so does its row
+        warnings.simplefilter("ignore")  # a fit near chance warns, and its row shows it too
         clf = build(row, seed, weights, epochs).fit(images.X, images.y)
     found = {"cpu": time.process_time() - start, "seconds": time.perf_counter() - wall, "n": len(images.X)}
     predicted = clf.predict(images.X_test)
@@ -215,7 +215,7 @@ def main():
         measured = Parallel(args.jobs, return_as="generator")(
             delayed(measure)(name, size, row, side, seed, weights, args) for name, size, side, row, seed in wanted
         )
-        for (name, size, side, row, seed), run in zip(wanted, measured, strict=True):  # what is interrupted is not lost
+        for (name, size, side, row, seed), run in zip(wanted, measured, strict=True):  # so no result is lost
             epochs = "" if row == HOG else args.epochs if args.epochs and row != SCRATCH else "auto"
             cells = known_cells()  # read each time: several processes may fill the table
             cells.setdefault((name, size, side, epochs, row), {})[str(seed)] = run

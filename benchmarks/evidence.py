@@ -9,9 +9,9 @@ of cifar10 with the epochs, of neu with the side of the images, epochs and batch
 
 --only cifar10 | neu | digits    some of the tables
 --rows ROW ...   some of the classifiers, by their names in OPTIONS; the tables then have these alone
---jobs N         N seeds side by side, which share the processor's cores
---keep FOLDER    checkpoints: of the same data and parameters nothing is fitted twice, and what was interrupted goes on;
-                 empty it when the code or the machine changes
+--jobs N         N seeds at once, which share the processor's cores
+--keep FOLDER    checkpoints: finished fits of the same data and parameters are not repeated, interrupted ones
+                 continue; empty it when the code or the machine changes
 """
 
 import argparse
@@ -56,7 +56,7 @@ NEU = ["GCM", "GCM, no penalty", "GCM, more sparsity", "GCM, all options", "GCM,
 SHOWN = "GCM, all options"  # in the picture of steel
 FEW = 50  # grids for Integrated Gradients, which takes STEPS times as long as the others
 UNIFORM = "a map that is the same everywhere"
-SHARE = 0.25  # of the pixels, those of least evidence, whose loss should not matter
+SHARE = 0.25  # share of the pixels, those of least evidence, that the decision should not need
 
 
 def explainers(name, clf):
@@ -67,7 +67,7 @@ def explainers(name, clf):
 
 
 def each(runs, key, form):
-    """Mean over the seeds (and each one), in words; nothing where there is none."""
+    """Mean over the seeds (and each one), as text; empty without values."""
     values = [run[key] for run in runs if key in run]
     return f"{format(np.mean(values), form)} ({', '.join(format(value, form) for value in values)})" if values else ""
 
@@ -115,7 +115,7 @@ def located(explain, X, y, proba, n_grids, everything=True):
 
 
 def dependence(clf, explain, X, y):
-    """What deleting and inserting pixels does to the probability of the true class."""
+    """The effect of deleting and inserting pixels on the probability of the true class."""
     arguments = clf.predict_proba, X, true_class(explain, X, y), y
     least = deletion_curve(*arguments, classes=clf.classes_, order="least")
     most = deletion_curve(*arguments, classes=clf.classes_)

@@ -40,7 +40,7 @@ def colour(X, y, X_test, y_test, n, epochs):
     seconds = time.perf_counter() - start
     evidence = clf.explain(X_test[:1000], "all")
     error = additivity_error(evidence.ccm, evidence.scores)
-    shown = [int(np.flatnonzero(y_test == name)[0]) for name in ("ship", "frog", "horse", "airplane")]  # unpicked
+    shown = [int(np.flatnonzero(y_test == name)[0]) for name in ("ship", "frog", "horse", "airplane")]  # not selected
     display = ContributionDisplay.from_estimator(clf, X_test[shown], y_test[shown], classes="top-2")
     accuracy = clf.score(X_test, y_test)
     return {"images": n, "epochs": epochs, "accuracy": accuracy, "fit_s": seconds, "additivity_error": error}, display

@@ -1,14 +1,14 @@
-"""What do masks for a part of the training images do to accuracy and to where the evidence lies?
+"""How do masks for a part of the training images change the accuracy and where the evidence lies?
 
     python benchmarks/guidance.py --neu NEU-DET
 
 NEU-DET is a folder with train/CLASS/FILE.jpg, test/CLASS/FILE.jpg and boxes.csv. Needs the extra `bench`.
-Writes benchmarks/results/guidance.md and .json; what is in the file and is not measured again stays.
+Writes benchmarks/results/guidance.md and .json; other rows in the files stay.
 
 --sets SET ...       some of the sets
 --shares SHARE ...   some of the shares of training images with masks, in percent
 --seeds N ...        each seed draws weights and which images have masks, and of the drawn defects the images
---jobs N             so many fits side by side, one thread each
+--jobs N             number of fits at once, one thread each
 """
 
 import argparse
@@ -75,7 +75,7 @@ def measure(name, share, seed, folder):
     clf = GCMClassifier(device="cpu", random_state=seed, **TASKS[name].params)
     start = time.process_time()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a fit near chance says so, and so does its row
+        warnings.simplefilter("ignore")  # a fit near chance warns, and its row shows it too
         clf.fit(images.X, images.y, masks=masks)
     seconds = time.process_time() - start
     found = evidence_report(clf, images.X_test, images.y_test, images.masks).overall
@@ -139,7 +139,7 @@ def main():
     }
     wanted = [(*cell, seed) for seed in args.seeds for cell in CELLS if cell[0] in args.sets and cell[1] in args.shares]
     measured = Parallel(args.jobs, return_as="generator")(delayed(measure)(*one, args.neu) for one in wanted)
-    for (name, share, seed), found in zip(wanted, measured, strict=True):  # written one by one: nothing is lost
+    for (name, share, seed), found in zip(wanted, measured, strict=True):  # written one by one: no result is lost
         cells.setdefault((name, share), {})[seed] = found
         lines = ["# Masks for a part of the training images", "", origin(head), "", *table(cells)]
         write("guidance", lines, {**head, "cells": [{"of": of, "runs": runs} for of, runs in cells.items()]})

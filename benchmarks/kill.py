@@ -1,11 +1,11 @@
-"""A training process killed with SIGKILL again and again, and restarted each time: which model does it end in?
+"""Kill a training process with SIGKILL again and again, restart it each time, and check the final model.
 
     python benchmarks/kill.py    # about ten minutes on two cores
 
-Fits scikit-learn's digits with `checkpoint=` in a process of its own. Half of the kills come at a random moment of a
-random epoch, half as soon as the new file of a checkpoint begins to be written (it lies beside the old one until it is
-whole); the moments are seeded. What the last process ends in is compared, bit by bit, with a fit that was never
-interrupted. Also measures what a checkpoint costs. Writes benchmarks/results/kill.md and .json.
+Fits scikit-learn's digits with `checkpoint=` in its own process. Half of the kills come at a random moment of a random
+epoch, half as soon as the new file of a checkpoint begins to be written (it is next to the old one until it is
+complete); the moments are seeded. The final model is compared, bit by bit, with that of a fit that was never
+interrupted. Also measures the cost of a checkpoint. Writes benchmarks/results/kill.md and .json.
 """
 
 import subprocess
@@ -35,7 +35,7 @@ FIXED = {"device": "cpu", "random_state": 0}
 
 
 def child(name, path):
-    """Fit, and tell which epochs begin."""
+    """Fit, and print each epoch that begins."""
     train_epoch = net.GCMNet._train_epoch
 
     def telling(net, *args):
@@ -95,7 +95,7 @@ def run(name, folder, rng):
             raise RuntimeError(f"{name}: the fit was over after {len(kills)} kills. Give it more epochs.")
         kills.append(kill)
         print(name, len(kills), kill, flush=True)
-    with log.open("w") as out:  # and now to the end
+    with log.open("w") as out:  # now without a kill
         subprocess.run([sys.executable, __file__, name, str(path)], stdout=out, check=True)
     last = begun(log)
     if not safetensors_file.read(path, "checkpoint")[1]["finished"]:

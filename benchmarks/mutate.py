@@ -1,4 +1,4 @@
-"""Thousands of broken, hostile and foreign model files: each loads identically or is refused, soon and cheaply.
+"""Thousands of damaged, malicious and foreign model files: each loads identically or is refused, fast and cheaply.
 
     python benchmarks/mutate.py --count 2100 --seed 0
 
@@ -68,7 +68,7 @@ def run(count, seed, folder):
 
 
 def wrong(result):
-    """What a result breaks of the promise."""
+    """The promises that a result breaks."""
     found = [] if result["outcome"] in ("identical", "refused") else [result["outcome"]]
     found += ["a second or more"] if result["seconds"] >= 1 else []
     found += ["memory"] if beside(result) > mutator.ALLOWANCE else []

@@ -13,9 +13,9 @@ of CIFAR-10, the official folder of SVHN. Writes benchmarks/results/paper-PART.m
 --batch-size 512      for GPUs; results are named paper-PART-batch-512
 --lr 0.4              in place of the schedule's; results are named paper-PART-lr-0.4
 --validate            hold out and score the last 5,000 training images instead, and write nothing: for choices
---jobs 2              two fits side by side
---keep FOLDER         checkpoints: of the same data and parameters nothing is fitted twice, and what was interrupted
-                      goes on; empty it when the code or the machine changes. Of SVHN only whole fits are kept
+--jobs 2              two fits at once
+--keep FOLDER         checkpoints: finished fits of the same data and parameters are not repeated, interrupted ones
+                      continue; empty it when the code or the machine changes. Of SVHN only whole fits are kept
 """
 
 import argparse
@@ -45,11 +45,11 @@ MODELS = {
     "CNN": ("CNN", {}),
 }
 AUGMENT = {"cifar10": "shift+flip", "svhn": SmallShift(2)}  # 2: chosen with GCM, by one short fit (paper_tried.py)
-PLAIN = {"architecture": "paper"}  # which the CNN does not mind
+PLAIN = {"architecture": "paper"}  # no effect on the CNN
 LONG = {"lr": 0.1, "weight_decay": 5e-4}  # those of wide ResNets; the defaults were chosen for short schedules
 SMOOTH = {"criterion__label_smoothing": 0.1}
-ROWS = {"accuracy": list(MODELS), "svhn": ["GCM", "CNN"]}  # a clipped reader of digits has nothing to be compared with
-TRIED = "What was tried beside it, in short fits: [paper-tried-{0}](paper-tried-{0}.md)."
+ROWS = {"accuracy": list(MODELS), "svhn": ["GCM", "CNN"]}  # for the clipped variant the paper has no result on digits
+TRIED = "Other settings that were tried, in short fits: [paper-tried-{0}](paper-tried-{0}.md)."
 WAYS = {"itself": "イ", "absolute": "ロ", "mixed with image": "ハ", "times image": "ニ"}
 
 
@@ -345,10 +345,10 @@ def figures(bench):
     rows, wrong = one_of_each(y, right)[:5], one_of_each(y, ~right)[:5]
     draw = ContributionDisplay.from_estimator
     lines = [
-        "The first test image that the classifier names rightly, or wrongly, of each of the first five classes; in "
+        "The first test image that is classified correctly, or wrongly, of each of the first five classes; in "
         "figure 8 the first of each digit, however it is read. Red raises the score of the class, blue lowers it; in "
         "figures 6 to 9 true classes are framed. "
-        "The paper's own figures were not at hand: their subjects, and the columns of figure 10, are our choice.",
+        "The paper's own figures were not available: their subjects, and the columns of figure 10, are our choice.",
         "",
         save(bench, draw(gcm, X[rows], y[rows], classes="top-2").figure_, 6),
         "Contributions to the two best classes. CIFAR-10, GCM.",
@@ -365,7 +365,7 @@ def figures(bench):
         lines += [save(bench, display.figure_, 8), "SVHN.", ""]
     lines += [
         save(bench, draw(gcm, X[wrong], y[wrong], classes="top-2").figure_, 9),
-        "Images that are named wrongly.",
+        "Images that are classified wrongly.",
         "",
         save(bench, comparison(gcm, cnn, X[rows], y[rows]), 10),
         "The true class by each method. Each map has its own scale, white is 0.",

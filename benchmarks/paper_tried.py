@@ -1,4 +1,4 @@
-"""What was tried where we fall short of the paper: GCM is below the CNN on CIFAR-10, and below the paper on SVHN.
+"""Settings that were tried because GCM is below the CNN on CIFAR-10, and below the paper on SVHN.
 
     python benchmarks/paper_tried.py cifar10 cifar10.npz                 # all rows, one after the other
     python benchmarks/paper_tried.py svhn svhn.npz --only "GCM" "CNN"    # the other rows stay as they are
@@ -7,7 +7,7 @@ Short fits on all but the last 5,000 training images, one seed, scored on these:
 length (benchmarks/paper.py), not to report. In batches of 64, on a GPU of 512 and for more epochs. Writes
 benchmarks/results/paper-tried-SET.md and .json, row by row.
 
---jobs 4    so many fits side by side
+--jobs 4    number of fits at once
 """
 
 import argparse
@@ -31,7 +31,7 @@ TRAINING = {**LONG, "lr": 0.4, "batch_size": 512} if CUDA else {**LONG, "batch_s
 
 
 class Encoder(CNN):
-    """The CNN with the ten layers of GCM's encoder and no more: what GCM has beyond it is its decoder."""
+    """The CNN with only the ten layers of GCM's encoder: GCM adds its decoder."""
 
     widths = CNN.widths[:-1]
 
@@ -87,7 +87,7 @@ def row(classifier, params, X, y):
 
 
 def attempt(*args):
-    """What `row` returns, or why it failed: that must not end the fits beside it."""
+    """The result of `row`, or why it failed: an error must not end the other fits."""
     try:
         return row(*args)
     except Exception as error:
@@ -95,7 +95,7 @@ def attempt(*args):
 
 
 def table(rows):
-    lines = ["| | parameters | held out | of 5,000 learnt from |", "|---|---|---|---|"]
+    lines = ["| | parameters | held out | 5,000 training images |", "|---|---|---|---|"]
     for name, found in rows.items():
         cells = [name, f"{found['parameters']:,}", f"{100 * found['accuracy']:.2f}", f"{100 * found['learnt']:.2f}"]
         lines.append(f"| {' | '.join(cells)} |")

@@ -1,4 +1,4 @@
-"""Which precision trains faster here, and which one precision="auto" takes.
+"""Which precision trains faster on this machine, and which one precision="auto" selects.
 
     python benchmarks/precision.py
 

@@ -1,4 +1,4 @@
-"""Does GCM with its default parameters learn images that nobody chose them for?
+"""Does GCM learn images for which its default parameters were not chosen?
 
     python benchmarks/robust.py --cifar10 cifar10.npz --svhn svhn.npz --neu NEU-DET --breast breastmnist.npz
 
@@ -7,9 +7,9 @@ NEU-DET is a folder with train/CLASS/FILE.jpg, test/CLASS/FILE.jpg and boxes.csv
 Writes benchmarks/results/robust.md and .json.
 
 --sets SET ...   some of the sets; the rows of the others stay as they are in the file
---rows ROW ...   some of the classifiers, likewise
+--rows ROW ...   some of the classifiers; the other rows stay too
 --seeds N ...    each seed draws its own images and weights
---jobs N         so many fits side by side, one thread each
+--jobs N         number of fits at once, one thread each
 """
 
 import argparse
@@ -97,7 +97,7 @@ def measure(name, row, seed, args):
     torch.set_num_threads(1)
     images, start = make(name, args, seed), time.perf_counter()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a fit near chance says so, and so does its row
+        warnings.simplefilter("ignore")  # a fit near chance warns, and its row shows it too
         clf = CLASSIFIERS[row](seed).fit(images.X, images.y)
     found = {"seconds": time.perf_counter() - start, "n": len(images.X)}
     found |= {"train": clf.score(images.X, images.y), "test": clf.score(images.X_test, images.y_test)}
@@ -167,7 +167,7 @@ def main():
     measured = Parallel(args.jobs, return_as="generator")(
         delayed(measure)(name, row, seed, args) for name, row in wanted for seed in args.seeds
     )
-    for cell in wanted:  # written one by one: what is interrupted is not lost
+    for cell in wanted:  # written one by one: an interruption loses nothing
         cells[cell] = [next(measured) for _ in args.seeds]
         lines = ["# Images that nobody chose the defaults for", "", origin(head), "", *table(cells)]
         write("robust", lines, {**head, "cells": [{"of": of, "runs": runs} for of, runs in cells.items()]})

@@ -4,7 +4,7 @@
     python benchmarks/scale.py read-100000    # these rows; the others stay as they were measured
 
 The files are JPEGs of 224 × 224 pixels, in colour, made here: as many names as asked for, links to 50 files. Each
-measurement has a process of its own. Writes benchmarks/results/scale.md and .json.
+measurement has its own process. Writes benchmarks/results/scale.md and .json.
 """
 
 import json
@@ -99,7 +99,7 @@ class _Clock(Callback):
 
 
 def train(folder):
-    """What torchrun starts: a fit, and what its epochs after the first took, as a file of this process."""
+    """Called by torchrun: fit, and write the times of the epochs after the first to a file of this process."""
     rng = np.random.default_rng(0)
     X, y = rng.integers(0, 256, (TOGETHER, 64, 64, 3), dtype=np.uint8), np.arange(TOGETHER) % 2
     clf = GCMClassifier(batch_size=BATCH_SIZE, max_epochs=2, device="cpu", precision="float32", random_state=0)
@@ -115,7 +115,7 @@ def train(folder):
 
 
 def together(n):
-    """What each of n processes with one thread says of its part of a fit."""
+    """The times of each of n processes with one thread, for its part of a fit."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}", __file__]
         subprocess.run([*command, "train", folder], env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True)

@@ -3,8 +3,8 @@
     python benchmarks/speed.py                    # all of it, about twelve minutes on two cores
     python benchmarks/speed.py --only fit predict # some parts; the others stay as they are
 
-Every ratio is taken in one run: the things compared run in turn, each in a process of its own, and the ratios of the
-rounds are printed as median and range. Images are random: time does not depend on what they show. Writes
+Every ratio is taken in one run: the functions compared run in turn, each in its own process, and the ratios of the
+rounds are printed as median and range. Images are random: the time does not depend on their content. Writes
 benchmarks/results/speed-cpu.md and .json (speed-cuda where there is a GPU), part by part, and .png. Needs the
 extra `bench`.
 """
@@ -28,7 +28,7 @@ from skgcm import GCMClassifier
 from skgcm.network import GCM
 from skgcm.network.blocks import ConvBlock
 
-warnings.simplefilter("ignore", ConvergenceWarning)  # of random images there is nothing to be learned
+warnings.simplefilter("ignore", ConvergenceWarning)  # random images cannot be learned
 
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
@@ -56,7 +56,7 @@ def draw(n, side=32):
 
 
 class Plain(GCM):
-    """The network in PyTorch's default memory format, as it is when nobody thinks of speed."""
+    """The network in PyTorch's default memory format, without optimisation for speed."""
 
     def __init__(self, n_classes):
         super().__init__(n_classes)
@@ -282,7 +282,7 @@ def growth_of_peak(function):
 def growth_of_resident(function):
     """How far resident memory rises, at its highest, above what it is now, MB."""
     with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # forget the peak so far
+        file.write("5")  # reset the peak
     before = status("VmRSS")
     function()
     return status("VmHWM") - before
@@ -411,7 +411,7 @@ def main():
         "machine": machine(),
         "versions": versions("scikit-learn", "skorch", "captum"),
     }
-    about = "Median (smallest, largest) over rounds in turn, each thing in a process of its own."
+    about = "Median (smallest, largest) over rounds in turn, each function in its own process."
     if CUDA:
         about += " Epochs are of fits one after the other in one process, shifted and flipped, in batches as they say."
     title = [f"# Speed on the {'GPU' if CUDA else 'CPU'}", "", f"{origin(head)} Batches of {BATCH}. {about}", ""]

@@ -1,4 +1,4 @@
-"""Which images does `typicality` tell from those of the training set?
+"""Which images can `typicality` distinguish from those of the training set?
 
     python benchmarks/typicality.py cifar10.npz NEU-DET breastmnist.npz    # some minutes on one core
 
@@ -98,8 +98,8 @@ def main(*paths):
     lines = [
         "# Images of another kind",
         "",
-        f"{origin(head)} One seed, else the default parameters. AUROC: how well `typicality` tells images of another "
-        f"kind from held-out images (0.5: not at all, 1: always). Strange: share with a typicality below {STRANGE:g}; "
+        f"{origin(head)} One seed, else the default parameters. AUROC: how well `typicality` finds images of another "
+        f"kind among held-out images (0.5: not at all, 1: always). Strange: share with a typicality below {STRANGE:g}; "
         "of the held-out images these are false alarms. Warned: whether `predict` warns about these images, up to "
         f"{MOST} in a call. Probability: mean of the highest one. Other photos: CIFAR-10, for CIFAR-10 BreastMNIST. "
         "Exposures are clipped at white. Blur and noise: standard deviation, noise as a share of the value range.",

@@ -1,4 +1,4 @@
-"""From scores and labels of held-out images to the temperature that makes probabilities right."""
+"""From scores and labels of held-out images to the temperature that calibrates probabilities."""
 
 import math
 
@@ -21,12 +21,12 @@ def fit_temperature(scores, labels):
     Returns
     -------
     float
-        The one of least mean negative log-likelihood (NLL) of the labels.
+        It has the least mean negative log-likelihood (NLL) of the labels.
 
     Notes
     -----
     As in Platt's calibration of two classes, a label counts ``1 - 1 / (n + 2)`` and the other classes share the rest:
-    without this, T would go to 0 where all of n images are right, and probabilities to 1.
+    without this, T would go to 0 and probabilities to 1 if all n images are classified correctly.
 
     References
     ----------
@@ -39,7 +39,7 @@ def fit_temperature(scores, labels):
     targets = np.full((n, n_classes), rest / (n_classes - 1))
     targets[np.arange(n), labels] = 1 - rest
 
-    def loss(log_temperature):  # it falls, and then rises: 1 / T would make it convex
+    def loss(log_temperature):  # it falls and then rises; as a function of 1 / T it is convex
         return -(targets * log_softmax(scores / math.exp(log_temperature), axis=1)).sum(axis=1).mean()
 
     return math.exp(minimize_scalar(loss, bounds=np.log(BOUNDS), method="bounded").x)

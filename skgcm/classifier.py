@@ -1,4 +1,4 @@
-"""GCMClassifier: the scikit-learn face. Parameters, fit, predict, explain, transform; no tensor arithmetic."""
+"""GCMClassifier, the scikit-learn interface: parameters, fit, predict, explain, transform; no tensor arithmetic."""
 
 import dataclasses
 import os
@@ -30,18 +30,18 @@ from skgcm.utils.warnings import warn
 
 
 class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
-    """Image classifier whose class scores are plain averages of maps that can be looked at.
+    """Image classifier whose class scores are plain averages of maps that you can look at.
 
     For each class the network generates a weight map at the image's own resolution (class weight map, CWM) and
     multiplies it with the image (class contribution map, CCM); the mean of the CCM over rows, columns and channels is
-    the class score, and the class of the highest score is predicted. What :meth:`explain` returns is therefore not an
-    explanation after the fact: it is what was added up.
+    the class score, and the class of the highest score is predicted. So :meth:`explain` returns the terms of the score
+    itself, and not an explanation after the fact.
 
     Parameters
     ----------
     n_classes : int, default=None
-        Number of classes. None: the labels in y. More than that only for integer labels within 0 .. n_classes - 1,
-        and then ``classes_`` is ``arange(n_classes)``.
+        Number of classes. None: the number of labels in y. More only for integer labels within 0 .. n_classes - 1; then
+        ``classes_`` is ``arange(n_classes)``.
     architecture : {"multiscale", "paper"}, default="multiscale"
         "multiscale": a residual encoder, which reads each image standardised by a robust mean and deviation and as it
         is, and weights of each class at every resolution, whose maps are added. "paper": the network of the paper, with
@@ -49,18 +49,18 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     encoder : str or callable, default="gcm"
         "gcm": the architecture's own encoder, trained from random weights. The name of a model of timm, as in
         "resnet18.a1_in1k" (extra ``encoders``): any that is convolutional or hierarchical and has ``features_only``.
-        The decoder goes back through its resolutions to the image's own, and the evidence is exact as ever. It reads
-        the image less timm's mean and divided by timm's standard deviation; the maps multiply the plain image. A
+        The decoder goes back through its resolutions to the image's own, and the evidence is exact too. The encoder
+        reads the image minus timm's mean, divided by timm's standard deviation; the maps multiply the plain image. A
         callable without arguments: it returns a ``torch.nn.Module`` that takes images (B, D, R, C) in [0, 1] and
         returns a list of features (B, K, r, c), fine to coarse. With another encoder than "gcm", `encoder_width` and
-        `n_stages` do not count.
+        `n_stages` have no effect.
     encoder_weights : "pretrained", None, str or path-like, default="pretrained"
-        What the weights of timm's model are at first. "pretrained": those that timm downloads; whether their licence
-        suits you is yours to check. None: random ones. A path: a file of the model's weights, .safetensors or .pth, as
+        Initial weights of timm's model. "pretrained": those that timm downloads; check that their licence suits you.
+        None: random ones. A path: a file of the model's weights, .safetensors or .pth, as
         ``torch.save(model.state_dict(), path)`` writes it; nothing in it is executed. A callable's module keeps the
         weights it comes with, unless a path is given. Not with ``encoder="gcm"``.
     encoder_lr : float, default=0.1
-        What `lr` is multiplied with for the parameters of another encoder than "gcm". 0: it is not trained, nor are the
+        Factor of `lr` for the parameters of another encoder than "gcm". 0: the encoder is frozen, including the
         statistics of its batch norm.
     encoder_width : int, default=16
         Channels of the first convolutions; later stages have 2 and 4 times as many.
@@ -69,10 +69,10 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         8 times. "auto": 8, or 16 in the paper's architecture.
     n_stages : int or "auto", default="auto"
         Number of resolutions; each stage after the first halves rows and columns. "auto": 3; 4 for images of 96 x 96
-        pixels and more, 5 from 256 x 256 on. With more than three the network is thin at the full resolution. In the
-        paper's architecture "auto" is 3.
+        pixels and more, 5 from 256 x 256 on. With more than three, the network has fewer channels at the full
+        resolution. In the paper's architecture "auto" is 3.
     shared_decoder : bool, default=True
-        True: the decoder serves all classes. False: each class has a whole decoder for itself.
+        True: all classes share one decoder. False: each class has its own decoder.
     clip_negative : bool, default=False
         The paper's clipped variant: a ReLU makes weight maps non-negative.
     polarity : {"bright", "both", "auto"}, default="auto"
@@ -81,10 +81,10 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         value 0 contributes nothing. "auto": "both", or "bright" in the paper's architecture.
     upsampling : {"nearest", "deconvolution"}, default="nearest"
         How the decoder of the paper's architecture enlarges: nearest-neighbour and a convolution, or a stride-2
-        deconvolution, which leaves a 2-pixel lattice in the maps. "multiscale" has "nearest" alone.
+        deconvolution, which leaves a 2-pixel lattice in the maps. "multiscale" has only "nearest".
     image_shape : tuple, default=None
         (rows, columns) or (rows, columns, channels) of an image. Needed for rows of pixels that are not a square grey
-        image; settles what an array's axes mean.
+        image. It also decides ambiguous axes of an array.
     channels_first : bool, default=False
         True: X is (n, channels, rows, columns), or rows in that order.
     value_range : tuple, default=None
@@ -92,7 +92,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         floats within it, else (0, maximum of the training images), or (minimum, maximum) where some are negative.
     augment : str, callable or None, default="auto"
         Random changes of the training images. "auto": "shift" for images of at least 8 pixels on both sides, else None,
-        which is no change. Other strings are names joined by "+", as in "shift+flip". "shift": moved by up to an
+        no change. Other strings are names joined by "+", as in "shift+flip". "shift": moved by up to an
         eighth of their size; the border is filled with its reflection. "flip": half of them mirrored left to right.
         "rotate": by quarter turns (half turns where images are not square); with "flip" in all eight positions, for
         surfaces.
@@ -103,33 +103,34 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         Share of the training batches that become mosaics of four images around a random point: the contributions in
         a part must classify that part alone, so that evidence comes to lie on the object. 0: no mosaics.
     sparsity : "auto" or float, default="auto"
-        Weight in the loss of evidence that is spread out or misplaced. It is the sum of ``mean(|c|)^2 / mean(c^2)`` for
-        the contributions c to an image's own class, which is 1 where all pixels contribute the same and small where
-        few do, and ``mean(max(c, 0))`` for those to another class, drawn at random: what images of several classes
-        have in common becomes evidence for none. More of it makes maps sharper, and 1 can cost accuracy where there are
+        Weight in the loss of the penalty on evidence that is spread out or misplaced. The penalty is the sum of
+        ``mean(|c|)^2 / mean(c^2)`` for the contributions c to an image's own class, which is 1 if all pixels contribute
+        the same and small if few do, and ``mean(max(c, 0))`` for those to a random other class: what images of several
+        classes
+        have in common becomes evidence for none. A larger value makes maps sharper, but 1 can reduce the accuracy with
         few images. With the one-cycle schedule the weight rises linearly from 0 to this value over `max_epochs`, and a
         fit that stops early ends with less; else it is constant, as in `partial_fit`. 0: no penalty, which is faster by
         about a sixth. "auto": 0.3, or 0 in the paper's architecture.
     erasing : float in [0, 1], default=0.0
-        Share of the mosaics for which images first lose up to half of their pixels, those that by then contribute least
-        to their class, to the batch's mean colour: a decision should not need what is no evidence. With the one-cycle
-        schedule from 30 % of `max_epochs` on, else from the start. 0: none. Needs `mosaic`.
+        Share of the mosaics whose images are erased in part first: up to half of their pixels, those that contribute
+        least to their class, get the batch's mean colour. A decision should not need pixels without evidence. With the
+        one-cycle schedule it starts after 30 % of `max_epochs`, else at once. 0: none. Needs `mosaic`.
     guidance : float, default=1.0
-        Weight in the loss of the contributions to an image's own class that lie outside of its mask, for images with
-        one in the `masks` of :meth:`fit`. It pulls the largest contributions into the mask, and the share of the
-        positive ones. 0: masks are not used.
+        Weight in the loss of the penalty on contributions to an image's own class that lie outside of its mask, for
+        images with one in the `masks` of :meth:`fit`. It moves the largest contributions into the mask, and increases
+        the share of the positive ones inside. 0: masks are not used.
     optimizer : {"auto", "sgd", "adamw"} or a class of torch.optim, default="auto"
         "auto": "sgd", or "adamw" with another `encoder` than "gcm". "sgd" has Nesterov momentum 0.9, "adamw" betas of
         0.9 and 0.99. LBFGS, Muon and SparseAdam cannot train this network.
     lr : float or "auto", default="auto"
-        Learning rate; the highest where there is a schedule. "auto": 0.1 for batches of up to 64 images, in proportion
+        Learning rate; with a schedule, the highest. "auto": 0.1 for batches of up to 64 images, in proportion
         for larger ones; 0.002 with "adamw". With a class of torch.optim, the default of that class if it
         has one.
     lr_schedule : {"one-cycle", "constant"}, default="one-cycle"
-        "one-cycle" rises linearly for a quarter of `max_epochs` and falls along a cosine to 0. "constant" leaves the
-        learning rate alone, for a callback (skorch's LRScheduler) to change.
+        "one-cycle" rises linearly for a quarter of `max_epochs` and falls along a cosine to 0. "constant" does
+        not change it, so a callback can (skorch's LRScheduler).
     weight_decay : float, default=5e-4
-        Handed to the optimizer unless 0, which optimizers without one need.
+        Passed to the optimizer unless it is 0. Use 0 for an optimizer without weight decay.
     max_epochs : int or "auto", default="auto"
         Passes over the training images. "auto": ``30 * sqrt(5000 / n)`` for n images, at least 30 and at most 200; 30
         with another `encoder` than "gcm", unless ``encoder_weights=None``.
@@ -144,28 +145,28 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     n_iter_no_change : int, default=10
         Patience of `early_stopping`, in epochs.
     class_weight : dict or "balanced", default=None
-        What an image's cross entropy is multiplied by, label to number, 1 where none is given; "balanced": inverse to
-        the frequency of the class. Labels that y does not have are ignored where all that it has are given.
+        Factor of an image's cross entropy, from label to number, 1 for a label that is not in the dict. "balanced":
+        inverse to the frequency of the class. Labels that are not in y are ignored if the dict has all labels of y.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
-        Arithmetic of the convolutions in training. "auto": bfloat16 where that is faster (CUDA, AMX, AVX-512 BF16 of
+        Arithmetic of the convolutions in training. "auto": bfloat16 if that is faster (CUDA, AMX, AVX-512 BF16 of
         AMD), else float32. Weights, scores and loss, and all of prediction, are float32. On CUDA float32 convolutions
         train as PyTorch is set to compute them, by default in TF32.
     device : str or torch.device, default="auto"
-        "auto": CUDA where there is one, else "cpu". "mps", Apple's GPUs, only by name: it has not been tried.
+        "auto": CUDA if available, else "cpu". "mps", Apple's GPUs, only by name: it has not been tested.
     checkpoint : str or path-like, default=None
-        File that `fit` writes after each epoch, at once or not at all, and goes on from where it exists: an interrupted
-        fit, started again with the same parameters and data, ends in the same weights, on the CPU to the bit (on the
-        same machine, with the same versions and number of threads). Or a folder that exists: each fit has a file of
-        its own there, so that cross-validation and grid search can be interrupted too. ``~`` is the home folder. See
+        File that `fit` writes after each epoch, whole or not at all. If the file exists, `fit` continues from it: an
+        interrupted fit, started again with the same parameters and data, ends in the same weights, on the CPU to the
+        bit (on the same machine, with the same versions and number of threads). Or a folder that exists: each fit has
+        its own file there, so cross-validation and grid search can be interrupted too. ``~`` is the home folder. See
         the notes.
     callbacks : list of skorch callbacks, default=None
-        As skorch takes them. Losses are recorded of epochs, not of batches, and a callback that ends training does so,
-        by a KeyboardInterrupt, at the end of an epoch.
+        Callbacks as for skorch. Losses are recorded for epochs, not for batches. A callback ends training by raising
+        KeyboardInterrupt at the end of an epoch.
     net_params : dict, default=None
         Further parameters of the skorch net, e.g. ``{"criterion__label_smoothing": 0.1}``; ``{"compile": True}``
         trains through torch.compile. On CUDA, training steps are replayed from a graph; ``{"cuda_graph": False}`` turns
-        that off, for fits while other threads use the GPU, or to save memory. What this class has parameters for, or
-        sets itself, is refused. A grid search varies an entry by names like
+        that off, for fits while other threads use the GPU, or to save memory. Entries for which this class has
+        parameters, or which it sets itself, are refused. A grid search varies an entry by names like
         ``net_params__criterion__label_smoothing``, see :meth:`set_params`.
     warm_start : bool, default=False
         True: `fit` starts from the weights of the last fit.
@@ -173,8 +174,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         What :meth:`transform` returns: CCM, averaged over channels, or CWM (without the dark maps of
         ``polarity="both"``).
     random_state : int, RandomState instance or None, default=None
-        Initial weights, order of the images, augmentation and held-out images. None: new ones each time. No global
-        random state is read or changed.
+        Decides initial weights, order of the images, augmentation and held-out images. None: different each time. No
+        global random state is read or changed.
     verbose : int, default=0
         0: silent; 1: one progress bar; 2: a line an epoch.
 
@@ -189,13 +190,13 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     n_features_in_ : int
         R * C * D.
     feature_names_in_ : ndarray (R * C * D,)
-        Column names, where X was a data frame.
+        Column names, if X was a data frame.
     net_ : skorch.NeuralNet
         The trained net; ``net_.network`` is the :class:`skgcm.network.GCM`.
     temperature_ : float
-        What scores and maps are divided by: 1.0 after `fit` and `partial_fit`, else as :meth:`calibrate` found it.
+        Scores and maps are divided by it: 1.0 after `fit` and `partial_fit`, else the result of :meth:`calibrate`.
     history_ : list of dict
-        ``train_loss``, ``valid_loss`` (where images are held out), whether they are the lowest so far
+        ``train_loss``, ``valid_loss`` (if images are held out), whether they are the lowest so far
         (``train_loss_best``) and ``dur`` in seconds, epoch by epoch. The penalties of `sparsity` and `guidance` are in
         neither loss.
 
@@ -207,31 +208,31 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     Notes
     -----
     ``score_j = mean over r, c, d of CWM_j[r, c] * image[r, c, d]`` holds to rounding for every image (with the dark
-    maps' part added, where ``polarity="both"``). It says what the decision is made of, not that the evidence lies on
-    the object: a weight sees a whole neighbourhood. Adding one map to all classes changes no probability, and a pixel
-    of value 0 contributes nothing where the polarity is bright.
+    maps' part added, if ``polarity="both"``). It gives the terms of the decision. It does not promise that the evidence
+    lies on the object: a weight depends on a whole neighbourhood. Adding one map to all classes changes no probability.
+    With polarity "bright", a pixel of value 0 contributes nothing.
 
-    There is no ``sample_weight``: an image of weight 0 would still take part in the statistics of batch norm, so a
-    weight would not mean what scikit-learn means by it. Use `class_weight`.
+    There is no ``sample_weight``: an image of weight 0 would still take part in the statistics of batch norm, which
+    differs from its meaning in scikit-learn. Use `class_weight`.
 
-    A `checkpoint` holds weights, what the optimizer and early stopping remember, history, seed, parameters and
-    fingerprints of X, y and masks (no images; of image files their names, sizes and times of change). Of a finished fit
-    it holds the result, which `fit` then returns without training: a file serves one fit, and is deleted to train anew.
-    While a fit uses it, another fit with the same file is an error. In a folder the file is named by a fingerprint of
-    the parameters, X and y: fits of the same parameters, `random_state` and data share one. One that cannot be written
-    is a warning, and training goes on. ``verbose`` and ``transform_maps`` may change between interruptions. Not with
-    `callbacks`, a callable `augment`, ``warm_start=True``, a RandomState or an optimizer that is not PyTorch's: what
-    these remember is not in the file. `partial_fit` neither reads nor writes it.
+    A `checkpoint` holds weights, the states of optimizer and early stopping, history, seed, parameters and fingerprints
+    of X, y and masks (no images; for image files their names, sizes and times of change). After a finished fit it holds
+    the result, which `fit` then returns without training. A file serves one fit: delete it to train again from the
+    start. While a fit uses it, another fit with the same file is an error. In a folder, the name of the file is a
+    fingerprint of the parameters, X and y: fits with the same parameters, `random_state` and data share a file. If the
+    file cannot be written, there is a warning and training continues. ``verbose`` and ``transform_maps`` may change
+    between interruptions. A checkpoint does not work with `callbacks`, a callable `augment`, ``warm_start=True``, a
+    RandomState or an optimizer that is not PyTorch's: their state is not in the file. `partial_fit` neither reads nor
+    writes it.
 
-    Several threads may ask one fitted classifier at once, and so may the child of a fork and other processes. The
-    answers are the same, to the bit where PyTorch computes with as many threads; `torch.set_num_threads` counts for
-    the thread that calls it and for those that start later. PyTorch's settings are left as they are, but for the
-    float32 precision of the device: it is the process's, and "ieee" while any thread is predicting; `to_onnx` sets that
-    of all devices. In the child of a fork, training takes one thread. One estimator must not be fitted while another
-    thread asks it.
+    Several threads may use one fitted classifier at once, and so may the child of a fork and other processes. The
+    results are the same, to the bit if PyTorch uses the same number of threads; `torch.set_num_threads` acts on the
+    thread that calls it and on threads that start later. PyTorch's settings do not change, except the float32 precision
+    of the device: it belongs to the process, and is "ieee" while any thread is predicting; `to_onnx` sets that of all
+    devices. In the child of a fork, training uses one thread. Do not fit an estimator while another thread uses it.
 
-    Of several processes that torchrun has started, each trains on its part of every batch, and all end with the same
-    weights. All are given the same X and y. `batch_size` counts the images of all.
+    If torchrun has started several processes, each trains on its part of every batch, and all end with the same
+    weights. Pass the same X and y to all. `batch_size` counts the images of all processes together.
 
     References
     ----------
@@ -378,10 +379,10 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
-    _typicality = None  # what fit keeps of the training images, see typicality
+    _typicality = None  # statistics of the training images, see typicality
 
     def set_params(self, **params):
-        """Set parameters, also single entries of `net_params`, which a grid search can vary in this way.
+        """Set parameters. Single entries of `net_params` can be set too, so that a grid search can vary them.
 
         Parameters
         ----------
@@ -396,7 +397,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            For names that are no parameters; for entries of `net_params` that are none, `fit` raises it.
+            For names that are not parameters. For invalid entries of `net_params`, `fit` raises it.
         """
         prefix = "net_params__"
         entries = {name.removeprefix(prefix): params.pop(name) for name in list(params) if name.startswith(prefix)}
@@ -411,9 +412,9 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     def fit(self, X, y, masks=None, *, validation_data=None):
         """Train on images.
 
-        Ctrl-C ends training at the end of the epoch, with a warning: the model is kept, and a `checkpoint` can go on
-        from there. A second Ctrl-C before that end is a KeyboardInterrupt at once, and leaves the estimator as it was.
-        So it is in the main thread, unless the program handles SIGINT itself.
+        Ctrl-C ends training at the end of the epoch, with a warning: the model is kept, and a fit with `checkpoint` can
+        continue from there. A second Ctrl-C before that end raises KeyboardInterrupt at once, and the estimator does
+        not change. This works in the main thread, unless the program handles SIGINT itself.
 
         Parameters
         ----------
@@ -426,15 +427,15 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         y : array-like (n,)
             Class labels.
         masks : array-like of bool (n, R', C'), or sequence of n items, default=None
-            Where the evidence for the class of each image should lie. An item is None where nobody has looked, a mask,
-            bool (R', C'), True where the evidence should be, or boxes, numbers (m, 4): (left, top, right, bottom) in
-            pixels of X, right and bottom just outside, fractions rounded outwards. Masks of some images help too. An
-            empty mask or no boxes (a faultless part): nothing is asked of this image's evidence, as with None. Masks of
-            another size than the images are resized: nearest-neighbour to larger ones; in smaller ones a pixel is
-            inside where any part of it is. They move with their images in `augment` and `mosaic`. See `guidance`.
+            Where the evidence for the class of each image should lie. An item is None for an image without annotation;
+            a mask, bool (R', C'), True where the evidence should be; or boxes, numbers (m, 4): (left, top, right,
+            bottom) in pixels of X, right and bottom just outside, fractions rounded outwards. Masks of some images help
+            too. An empty mask or no boxes (a faultless part) has no effect, as with None. Masks of another size than
+            the images are resized: nearest-neighbour to larger ones; in smaller ones a pixel is inside if any part of
+            it is. They move with their images in `augment` and `mosaic`. See `guidance`.
         validation_data : tuple (X, y), default=None
-            Images and labels that are not trained on, as X and y are, of the same size and units, with labels that y
-            has. After each epoch the loss on them is recorded as ``valid_loss``, for callbacks to watch. With
+            Images and labels that are not trained on, in the form of X and y, of the same size and units, with labels
+            that y has. After each epoch the loss on them is recorded as ``valid_loss``, for callbacks to watch. With
             ``early_stopping=True`` it decides when to stop, and no part of X is held out. A Pipeline does not transform
             them. None: nothing is held out, unless by `early_stopping`.
 
@@ -445,15 +446,15 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            For data or parameters that do not fit together; an estimator that was fitted before stays as it was. So it
-            does for a `checkpoint` of other data or parameters.
+            For data or parameters that do not fit together, and for a `checkpoint` of other data or parameters. An
+            estimator that was fitted before does not change.
         ModelFileError
             A ValueError, for a `checkpoint` that is damaged.
         OSError
-            For one that cannot be read.
+            For a `checkpoint` that cannot be read.
         FloatingPointError
-            When the loss, a weight, a statistic of batch norm or, after training, a score is no longer finite; the
-            estimator stays likewise.
+            If the loss, a weight, a statistic of batch norm or, after training, a score is not finite. The estimator
+            does not change.
         """
         with torch_state.default_modes(), self._unchanged_on_error(), torch_state.noting_interrupts() as interrupts:
             warm = self.warm_start and hasattr(self, "net_")
@@ -470,12 +471,12 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
                 self._train(net, X_flat, y, checkpoint=saved, validation=held_out, masks=masks, interrupts=interrupts)
         epochs = len(self.history_) - begun
         if interrupts and epochs < net.max_epochs:
-            warn(f"Ctrl-C ended the training after {epochs} of {net.max_epochs} epochs. The model is that of now.")
+            warn(f"Ctrl-C ended the training after {epochs} of {net.max_epochs} epochs. The model is kept.")
         self._look_back(net, X_flat, y)
         return self
 
     def _look_back(self, net, X_flat, y):
-        """Ask the fitted network about some training images: has it learned them, and what is usual."""
+        """Predict some training images, to check whether they are learned, and for the typicality."""
         n_images = min(typicality.N_IMAGES, max(1, convergence.CHECKED_VALUES // X_flat.shape[1]))
         some = np.random.default_rng(net.seed).permutation(len(X_flat))[:n_images]
         described = len(some) >= typicality.LEAST_IMAGES and min(self.image_shape_[:2]) >= typicality.LEAST_SIDE
@@ -493,10 +494,9 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
 
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, classes=None, masks=None):
-        """Train one epoch more, at the constant learning rate `lr`. No `checkpoint` is read or written.
+        """Train for one more epoch, at the constant learning rate `lr`. No `checkpoint` is read or written.
 
-        The first call settles ``image_shape_`` and ``value_range_``: pass `value_range` where later images may be
-        brighter.
+        The first call sets ``image_shape_`` and ``value_range_``: pass `value_range` if later images may be brighter.
 
         Parameters
         ----------
@@ -505,7 +505,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         y : array-like (n,)
             Class labels.
         classes : array-like (N,), default=None
-            All labels there will be. Needed in the first call, unless `n_classes` says that they are 0 .. N - 1.
+            All labels of this and later calls. Needed in the first call, unless they are 0 .. `n_classes` - 1.
         masks : array-like or sequence of n items, default=None
             Where the evidence should lie, as in :meth:`fit`.
 
@@ -516,7 +516,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError, FloatingPointError
-            As in :meth:`fit`; an estimator that was fitted before stays as it was.
+            As in :meth:`fit`. An estimator that was fitted before does not change.
         """
         with torch_state.default_modes(), self._unchanged_on_error():
             first = not hasattr(self, "net_")
@@ -534,14 +534,14 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             if not first:
                 net.continue_from(self.net_, momentum=True)
             self._train(net, X_flat, y, masks=masks)
-            self._typicality = None  # earlier images are not here any more, and what the encoder says has changed
+            self._typicality = None  # it needs all images, and the features have changed
         return self
 
     def calibrate(self, X, y):
-        """Make probabilities as high as predictions are right, by one temperature that divides all scores and maps.
+        """Calibrate probabilities to match the accuracy, by one temperature that divides all scores and maps.
 
-        Predictions stay the same, and so does how the maps of an image compare. Contributions still average to the
-        scores: all methods, :meth:`save` and :meth:`to_onnx` use the temperature. Further training starts from the
+        Predictions stay the same, and so do the relations between the maps of an image. Contributions still average to
+        the scores: all methods, :meth:`save` and :meth:`to_onnx` use the temperature. Further training starts from the
         weights without it, and sets it to 1.
 
         Parameters
@@ -549,7 +549,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         X : array-like (n, R, C), (n, R, C, D) or (n, R * C * D), numbers
             Held-out images: they took no part in the fit and, if possible, none in early stopping.
         y : array-like (n,)
-            Their labels, of two classes or more, none that is not in ``classes_``.
+            Their labels, of two classes or more, all in ``classes_``.
 
         Returns
         -------
@@ -583,7 +583,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
 
     @property
     def temperature_(self):
-        return self.net_.network.head.temperature  # one place, which pickles and copies keep with the weights
+        return self.net_.network.head.temperature  # stored once, in the network, so that pickles and copies keep it
 
     @contextmanager
     def _unchanged_on_error(self):
@@ -615,7 +615,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             warn_if_dark(X_flat, self.value_range_)
         else:
             check_values_in_range(X_flat, self.value_range_)
-        remedy = "Name all labels that will come, as n_classes or in the first partial_fit as classes; or fit anew."
+        remedy = "Name all labels, as n_classes or in the first partial_fit as classes; or fit again from the start."
         return X_flat, labels.indices(y, self.classes_, "y", remedy)
 
     def _validate_masks(self, masks, n):
@@ -625,13 +625,13 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             return None
         if callable(self.augment):
             raise ValueError(
-                "masks are given, and augment is a callable, which would move the images and not the masks. Use names "
+                "masks are given, but augment is a callable, which would move the images without the masks. Use names "
                 "joined by '+', like 'shift+flip', augment=None, or fit without masks."
             )
         return masks
 
     def _validate_held_out(self, validation_data):
-        """Rows (m, R * C * D) and class indices (m,) of what the user holds out."""
+        """Rows (m, R * C * D) and class indices (m,) of the validation data."""
         if not isinstance(validation_data, tuple | list) or len(validation_data) != 2:
             raise ValueError(
                 f"validation_data is a {type(validation_data).__name__}. Expected a tuple (X, y), images and labels."
@@ -649,7 +649,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             raise kind(f"validation_data: {error}") from error
 
     def _check_continues(self, classes):
-        """Raise where training is to go on with parameters that say otherwise than the first fit."""
+        """Raise ValueError if training would continue with parameters that contradict the first fit."""
         shape, given, first = self.image_shape, self.value_range, self.net_.image_format.channels_first
         wanted = None if classes is None else labels.unique(classes, "classes")
         for name, now, fitted in (
@@ -661,7 +661,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         ):
             if now is not None and now != fitted:
                 raise ValueError(
-                    f"{name}={now!r}, but training goes on from a fit with {fitted!r}. Keep that, or fit anew with "
+                    f"{name}={now!r}, but training continues a fit with {fitted!r}. Keep that value, or fit with "
                     "warm_start=False."
                 )
 
@@ -684,7 +684,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
 
     def _train(self, net, X_flat, y, **options):
         net.partial_fit(X_flat, y, **options)
-        # the loss says nothing of the last step, and finite weights can be so large that activations are not
+        # the loss does not include the last step, and finite weights can give activations that are not finite
         if not np.isfinite(inference.scores(net.network, net.image_format, X_flat[: net.batch_size])).all():
             raise FloatingPointError(
                 f"The scores of training images are not finite after training at lr={net.lr}: it diverged. Fit with a "
@@ -705,7 +705,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             Accept images (n, rows, columns) or (n, rows, columns, D) larger or smaller than at fit, all of one size.
             They must have the scale of the images of the fit: an object must be as many pixels large as it was there.
             The network does not know other scales, so do not resize frames. The scores are means over a whole frame,
-            in which a small object has little to say; :meth:`explain` shows where it lies.
+            which a small object changes little; :meth:`explain` shows where it lies.
 
         Returns
         -------
@@ -717,15 +717,15 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         sklearn.exceptions.NotFittedError
             Before `fit`.
         ValueError
-            For images of another size, values that are not finite, and those beyond ``value_range_`` by more than its
-            width. Where many lie outside, or all in a small part of it, there is a UserWarning.
+            For images of another size, values that are not finite, and values outside ``value_range_`` by more than its
+            width. If many values are outside, or all in a small part of it, there is a UserWarning.
         """
         scores = self._scores(X, any_size)
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
 
     def predict(self, X, *, any_size=False):
         """Labels of highest score, (n,). X, `any_size` and errors as in :meth:`decision_function`."""
-        scores = self._judged_scores(X, any_size)  # first: it raises where nothing is fitted
+        scores = self._judged_scores(X, any_size)  # first: it raises NotFittedError
         return self.classes_[scores.argmax(axis=1)]
 
     def score(self, X, y, sample_weight=None):
@@ -764,10 +764,10 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         return log_softmax(self._judged_scores(X, any_size), axis=1)
 
     def typicality(self, X):
-        """How usual images are among the training images: low for images that the classifier was not made for.
+        """How usual images are among the training images: low for kinds of images that the classifier does not know.
 
-        A classifier answers whatever it is shown, often with a high probability. Where the typicality is low, the
-        answer means little: the image is of another kind, or its exposure or sharpness is another than in the fit.
+        A classifier predicts a class for any image, often with a high probability. If the typicality is low, the
+        prediction is unreliable: the image is of another kind, or its exposure or sharpness differs from the fit.
         :meth:`predict`, :meth:`predict_proba`, :meth:`predict_log_proba` and :meth:`score` warn where more than 2 % of
         the images have a typicality below 0.001, or more than 40 % of 20 and more images one below 0.1.
 
@@ -779,8 +779,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         Returns
         -------
         ndarray (n,) float64, in [0, 1]
-            The share of training images that are at least as unusual. NaN where nothing is known: after a fit of fewer
-            than 50 images or of images with fewer than 8 rows or columns, and after `partial_fit`.
+            The share of training images that are at least as unusual. NaN if it is unknown: after a fit of fewer than
+            50 images or of images with fewer than 8 rows or columns, and after `partial_fit`.
 
         Raises
         ------
@@ -792,11 +792,11 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         An image is described by its brightness, contrast and sharpness, and by the features of the network at all
         resolutions but the coarsest, averaged over the image. Of up to 2,000 training images `fit` keeps the mean of
         each class and a common covariance. The distance of an image is Mahalanobis' to the nearest class. It is
-        compared with those of the training images, each by the means and the covariance of others; beyond most of them
-        by a Pareto distribution, which is fitted to the 30 that are farthest.
+        compared with the cross-fitted distances of the training images; large distances with a Pareto distribution,
+        which is fitted to the 30 largest.
 
-        A small or rare thing in an image of the usual kind changes the averages little, and stays typical. ONNX files
-        do not have the typicality.
+        A small or rare object in an image of the usual kind changes the averages little, so the image stays typical.
+        ONNX files do not have the typicality.
 
         References
         ----------
@@ -830,12 +830,12 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         contributions are computed from weights there are two such arrays. With ``polarity="both"`` there are four, and
         two for ``transform_maps="weights"``.
 
-        Maps of the images that the classifier was fitted on know those images' labels: a second step trained on them
-        learns too much trust in them. Fit it on other images, or on maps that are cross-fitted: each image's by a
-        classifier that was fitted without it.
+        Maps of the images that the classifier was fitted on contain information about their labels: a second step that
+        is trained on them relies on the maps too much. Fit it on other images, or on cross-fitted maps: the maps of
+        each image come from a classifier that was fitted without it.
         """
         X_flat, image_format = self._validate_images(X)
-        self._validate_params()  # this one may change after the fit
+        self._validate_params()  # transform_maps may change after the fit
         evidence = self._explain(X_flat, None, image_format)
         features = evidence.cwm if self.transform_maps == "weights" else evidence.pixel_contributions
         return features.reshape(len(features), -1)
@@ -846,7 +846,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         input_features : array-like of str, default=None
-            Checked against the columns that `fit` saw, not used.
+            Compared with the columns of X in `fit`, otherwise not used.
 
         Returns
         -------
@@ -859,7 +859,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         return np.asarray(names, dtype=object)
 
     def explain(self, X, classes="predicted", *, any_size=False):
-        """The evidence: what each pixel contributes to the scores of some classes.
+        """The evidence: the contribution of each pixel to the scores of some classes.
 
         Parameters
         ----------
@@ -874,26 +874,26 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             Accept images (n, rows, columns) or (n, rows, columns, D) larger or smaller than at fit: the network is
             fully convolutional, so a classifier fitted on crops can show where the evidence lies in a whole frame.
             Frames must have the scale of the crops: an object must be as many pixels large as it was there, so do not
-            resize frames. The scores are means over the whole frame, in which a small object has little to say: ask for
-            the class looked for, not for the predicted one.
+            resize frames. The scores are means over the whole frame, which a small object changes little: pass the
+            class of the object as `classes`, do not rely on the predicted one.
 
         Returns
         -------
         Explanation
             For n images and k classes: images (n, R, C, D), cwm (n, k, R, C), scores (n, k), classes (n, k); and
             cwm_mean (n, R, C), the mean map of all N classes, for contrasts. With ``polarity="both"`` also cwm_dark
-            and cwm_dark_mean, likewise.
+            and cwm_dark_mean, in the same shapes.
 
         Raises
         ------
         NotFittedError, ValueError
-            As in :meth:`decision_function`, and for `classes` that are none.
+            As in :meth:`decision_function`, and for invalid `classes`.
         """
         X_flat, image_format = self._validate_images(X, any_size)
         return self._explain(X_flat, labels.choose(classes, self.classes_, len(X_flat)), image_format)
 
     def explain_batches(self, X, classes="predicted", *, batch_size=256, any_size=False):
-        """Like :meth:`explain`, but an iterator over batches, for more images than memory holds maps of.
+        """Like :meth:`explain`, but an iterator over batches, for images whose maps do not all fit into memory.
 
         Parameters
         ----------
@@ -909,7 +909,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         Raises
         ------
         NotFittedError, ValueError
-            As in :meth:`explain`, and for another `batch_size`; at once, not at the first batch.
+            As in :meth:`explain`, and for an invalid `batch_size`; at the call, not at the first batch.
         """
         if not isinstance(batch_size, Integral) or isinstance(batch_size, bool) or batch_size < 1:
             raise ValueError(f"batch_size={batch_size!r} must be an integer of at least 1.")
@@ -926,16 +926,16 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         path : str, path-like or binary file object
-            The file, one that is there already is replaced. It is written whole or not at all. ``~`` is the home
-            folder. A file object is written where it stands.
+            The file. An existing file is replaced. It is written whole or not at all. ``~`` is the home folder. A file
+            object is written at its position.
         maps : {"contributions", "weights"} or None, default="contributions"
             Which maps of all classes are among the outputs. None: no maps, which is faster.
         dtype : {"uint8", "float32"} or None, default=None
-            Of the images that the graph takes: an input of ONNX has one, and running it on another is an error. None:
-            "uint8" where ``value_range_`` is (0, 255), else "float32".
+            Dtype of the images that the graph accepts: images of another dtype are an error. None: "uint8" if
+            ``value_range_`` is (0, 255), else "float32".
         opset : int, 17 to 23, default=None
-            Version of ONNX's operators. Old runtimes know no new ones: ONNX Runtime 1.12 needs 17, for instance. None:
-            the one that PyTorch prefers, 20 as of PyTorch 2.13.
+            Version of ONNX's operators. Old runtimes do not have new versions: ONNX Runtime 1.12 needs 17, for example.
+            None: the one that PyTorch prefers, 20 as of PyTorch 2.13.
 
         Raises
         ------
@@ -945,10 +945,10 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             For other values of `maps`, `dtype` or `opset`, uint8 for a ``value_range_`` outside 0 .. 255, and labels
             that are not strings, numbers or booleans.
         ImportError
-            Where the packages of the extra are not installed.
+            If the packages of the extra are not installed.
         RuntimeError
-            If the file would not have the network's answers: before it is written, it is run on a few random images. Or
-            if `opset` lacks an operator that is needed.
+            If the results of the graph differ from the network's: before it is written, it is run on a few random
+            images. Or if `opset` lacks an operator that is needed.
         OSError
             If the file cannot be written.
 
@@ -957,20 +957,20 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         The graph takes any number n of images of the size ``image_shape_``, and returns float32:
 
         ============= =============== ==============================================================================
-        images        (n, R, C, D)    the input: channels last, whatever `channels_first`, and with an axis for D
-                                      when it is 1; numbers as at fit, ``value_range_``
+        images        (n, R, C, D)    the input: always channels last, with an axis for D even if it is 1; numbers
+                                      as at fit, ``value_range_``
         scores        (n, N)          with two classes too: :meth:`decision_function` is their difference
         probabilities (n, N)          as :meth:`predict_proba`
         contributions (n, N, R, C, D) CCM of all classes; the mean over R, C and D is the score
         weights       (n, N, R, C)    CWM of all classes, with ``maps="weights"``
-        weights_dark  (n, N, R, C)    likewise, those on 1 - image, where ``polarity="both"``
+        weights_dark  (n, N, R, C)    with ``maps="weights"``, CWM on 1 - image, if ``polarity="both"``
         ============= =============== ==============================================================================
 
-        They are those of :meth:`explain` to float32 rounding. A graph cannot raise: an image that `predict` would
-        refuse, with a NaN or with values beyond the value range by more than its width, has NaN for scores and
-        probabilities. That images are in 0 .. 1 and should be in 0 .. 255 it cannot tell, unless it takes uint8.
+        They equal those of :meth:`explain` to float32 rounding. A graph cannot raise errors: an image that `predict`
+        would refuse, with a NaN or with values outside the value range by more than its width, has NaN as scores and
+        probabilities. The graph cannot detect images in 0 .. 1 instead of 0 .. 255, unless its input is uint8.
 
-        Threads that export take turns; others may predict meanwhile.
+        Only one thread exports at a time; others may predict meanwhile.
 
         The file's metadata has ``classes``, the labels in the order of the scores, ``image_shape`` and ``value_range``
         in JSON, and ``skgcm_version``. Nothing in it names the machine it was made on. ONNX Runtime runs it::
@@ -991,7 +991,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
 
     def _judged_scores(self, X, any_size):
         """Scores, with a warning where many images are unlike the training images."""
-        if any_size or self._typicality is None:  # averages over a frame are not those over a crop
+        if any_size or self._typicality is None:  # typicality is for images of the fitted size
             return self._scores(X, any_size)
         scores, usual = self._scores_and_typicality(X)
         typicality.warn_if_strange(usual)
@@ -1016,7 +1016,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
             images.check_shape(X.shape, self.image_shape_, channels_first, "this classifier was fitted on")
 
     def _validate_images(self, X, any_size=False):
-        """Images, of the fitted size or of any -> rows (n, R * C * D), checked, and their ImageFormat."""
+        """Images of the fitted size, or of any -> rows (n, R * C * D), checked, and their ImageFormat."""
         check_is_fitted(self)
         X, image_format = self._as_array(X), self.net_.image_format
         if any_size and isinstance(X, ImageFiles):
@@ -1036,37 +1036,37 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     def save(self, path):
         """Write the fitted classifier to a file that is safe to open.
 
-        The file is in safetensors format: the weights, and the rest as JSON. It holds no code, unlike those of pickle
-        and joblib, which keep working and execute whatever is in them when they are loaded. What is at `path` is
-        replaced in one step when the new file is on the disk, and is as it was if that fails.
+        The file is in safetensors format: the weights, and the rest as JSON. It holds no code. Files of pickle and
+        joblib work too, but loading them executes any code in them. An existing file at `path` is replaced in one step
+        after the new file is on the disk, and does not change if that fails.
 
         Parameters
         ----------
         path : str, path-like or binary file object
             For instance ``"model.gcm"``, or ``"~/model.gcm"`` in the home folder. A file object, a BytesIO for
-            instance, is written where it stands.
+            instance, is written at its position.
 
         Raises
         ------
         NotFittedError
-            Where nothing is fitted.
+            Before `fit`.
         ValueError
-            For what cannot be stored, because it is code: a callable `augment`, `callbacks`, an `optimizer` class, a
-            RandomState as `random_state`, `net_params` other than ``compile`` (its mode, dynamic, fullgraph),
-            ``cuda_graph`` and plain values for the loss and the optimizer. Also for labels other than
+            For parameters that cannot be stored, because they are code: a callable `augment`, `callbacks`, an
+            `optimizer` class, a RandomState as `random_state`, `net_params` other than ``compile`` (its mode, dynamic,
+            fullgraph), ``cuda_graph`` and plain values for the loss and the optimizer. Also for labels other than
             text, numbers and bool, and for more text than a file may have: histories of more than about 10,000 epochs,
             tens of thousands of column names or labels.
         TypeError
             For a file object of text.
         OSError
-            Where the file cannot be written.
+            If the file cannot be written.
 
         Notes
         -----
         The momentum of the optimizer is not stored: :meth:`partial_fit` after :meth:`load` starts with none, as the
-        first one did. `fit` with ``warm_start=True`` always does, and gives the same weights as without the file. Of
-        ``history_`` numbers and text are stored, epoch by epoch. The parameter `checkpoint` is not: a file must not
-        choose what a fit writes to.
+        first one did. `fit` with ``warm_start=True`` always starts with none, so it gives the same weights as without
+        the file. The numbers and text of ``history_`` are stored, epoch by epoch. The parameter `checkpoint` is not
+        stored: a file must not choose where a fit writes.
 
         Examples
         --------
@@ -1083,7 +1083,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
 
     @classmethod
     def load(cls, path, device=None):
-        """Read a classifier that :meth:`save` wrote, without executing anything that is in the file.
+        """Read a classifier that :meth:`save` wrote. Nothing in the file is executed.
 
         Predictions and evidence are those of the saved classifier to the bit, on the same machine and versions.
 
@@ -1091,9 +1091,9 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         ----------
         path : str, path-like or binary file object
             The content is checked before memory is allocated: opening a file takes less than twice its size
-            and 64 MiB. A file object is read from where it stands to its end, through a temporary file.
+            and 64 MiB. A file object is read from its position to its end, through a temporary file.
         device : str or torch.device, default=None
-            Replaces the parameter `device`. None: it stays what it was.
+            Replaces the parameter `device`. None: the saved value.
 
         Returns
         -------
@@ -1103,14 +1103,14 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         Raises
         ------
         ModelFileError
-            A ValueError, where the file is damaged, of another version or kind, no model at all, or made for a device
-            that is not here (pass ``device="cpu"``).
+            A ValueError, if the file is damaged, has another version or kind, is not a model, or is for a device that
+            is not available (pass ``device="cpu"``).
         ValueError
-            For a `device` that is none.
+            For an invalid `device`.
         TypeError
             For a file object of text.
         OSError
-            Where the file cannot be read.
+            If the file cannot be read.
         """
         return model.load(cls, path, device)
 

@@ -29,13 +29,13 @@ from skgcm.datasets import _listing, load_image_folder
 from skgcm.inputs import pillow
 from skgcm.typicality import STRANGE
 
-ERRORS = ImportError, OSError, ValueError, ArithmeticError, MemoryError, RuntimeError  # a message says enough of these
+ERRORS = ImportError, OSError, ValueError, ArithmeticError, MemoryError, RuntimeError  # for these the message is enough
 BATCH = 256  # images in memory
 COLUMNS = "path", "label", "probability", "margin", "typicality"
 
 
 class UsageError(Exception):
-    """The command line asks for what there is not."""
+    """The command line is invalid."""
 
 
 def main(arguments=None):
@@ -51,12 +51,12 @@ def main(arguments=None):
             return args.run(args)
         except UsageError as error:
             parser.error(str(error))
-        except BrokenPipeError:  # whoever read stdout, `head` for instance, has enough
+        except BrokenPipeError:  # the reader of stdout, `head` for example, has stopped
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
         except KeyboardInterrupt:
             _say("interrupted")
-            return 130  # as a shell has it
+            return 130  # as in a shell
         except ERRORS as error:
             _say(f"error: {error}")
             return 1
@@ -157,7 +157,7 @@ def _size(text):
     except ValueError:
         numbers = []
     if len(numbers) not in (1, 2) or min(numbers) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size: expected 64, or 48x64 for 48 rows and 64 columns")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size: expected 64, or 48x64 for 48 rows and 64 columns")
     return numbers[0] if len(numbers) == 1 else tuple(numbers)
 
 
@@ -174,7 +174,7 @@ def _params(settings):
             raise UsageError(f"--set {setting}: GCMClassifier has no parameter {name!r}; {hint}")
         try:
             params[name] = ast.literal_eval(text)
-        except (SyntaxError, ValueError):  # a word, for which nobody wants to type quotes twice
+        except (SyntaxError, ValueError):  # a word without quotes is text
             params[name] = text
     return params
 
@@ -240,7 +240,7 @@ def _n_images(folder):
 
 
 def _load(path):
-    """A model for files of images. ValueError for one that was fitted on arrays of another kind."""
+    """A model for image files. Raises ValueError if it was fitted on arrays of another kind."""
     clf = GCMClassifier.load(path)
     channels, values = clf.image_shape_[2], clf.value_range_
     if channels not in (1, 3) or tuple(values) != (0, 255):
@@ -258,12 +258,12 @@ def _files(images):
         if path.is_dir():
             yield from (path.joinpath(*names) for names in _listing.find_images(path))
         else:
-            os.stat(path)  # a name that is misspelt is an error, and not a broken image
+            os.stat(path)  # a misspelt name is an error, not a broken image
             yield path
 
 
 class _Reader:
-    """Batches of images as a model was fitted on them; a file that cannot be read is reported and left out."""
+    """Batches of images in the format of a model; a file that cannot be read is reported and left out."""
 
     def __init__(self, clf, images):
         rows, columns, channels = clf.image_shape_
@@ -294,7 +294,7 @@ class _Reader:
         return pillow.read(image, self.mode, self.size, "stretch")
 
     def end(self):
-        """The exit code, once all is read."""
+        """The exit code, after all is read."""
         if self.broken:
             _say(f"{self.broken} of {len(self.files)} images could not be read and are left out")
         return int(bool(self.broken))
@@ -361,14 +361,14 @@ def _report(args):
 
 
 def _true_classes(clf, paths):
-    """Labels by the names of the folders that the files lie in, or None unless all are names of classes."""
+    """Labels from the names of the files' folders, or None unless all are names of classes."""
     classes = {str(label): label for label in clf.classes_.tolist()}
     found = [classes.get(Path(path).parent.name) for path in paths]
     return None if None in found else np.array(found, dtype=clf.classes_.dtype)
 
 
 def _names(paths):
-    """Paths without the folders that they have in common."""
+    """Paths without their common folders."""
     full = [os.path.abspath(path) for path in paths]
     start = os.path.commonpath([os.path.dirname(path) for path in full])
     return [os.path.relpath(path, start) for path in full]

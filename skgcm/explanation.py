@@ -1,4 +1,4 @@
-"""What a classifier saw and how it decided: images, class weight maps, scores, and the arithmetic on them."""
+"""The evidence for a decision: images, class weight maps, scores, and the arithmetic on them."""
 
 from contextlib import suppress
 from numbers import Real
@@ -31,13 +31,13 @@ def _check_shapes(images, scores, classes, maps):
 
 
 def _maps(cwm, mean):
-    """Weight maps and their mean as float32 arrays; None where there are none."""
+    """Weight maps and their mean as float32 arrays, or None twice without weight maps."""
     if cwm is None:
         if mean is not None:
             raise ValueError("cwm_dark_mean is given without cwm_dark. Pass both, or neither.")
         return None, None
     cwm = np.asarray(as_numpy(cwm), dtype=np.float32)
-    if mean is None and cwm.ndim == 4:  # of other numbers of axes the check tells
+    if mean is None and cwm.ndim == 4:  # _check_shapes reports other numbers of axes
         mean = cwm.mean(axis=1)
     return cwm, np.asarray(as_numpy(mean), dtype=np.float32)
 
@@ -60,8 +60,8 @@ class Explanation:
     Parameters
     ----------
     images : array-like of shape (n, R, C, D)
-        What the network saw: R rows, C columns, D channels (kept when it is 1), value range [0, 1]. Values a
-        little outside it are kept as they are.
+        Inputs of the network: R rows, C columns, D channels (kept if it is 1), value range [0, 1]. Values outside of it
+        are not clipped.
     cwm : array-like of shape (n, k, R, C)
         Class weight maps, signed; the channels of an image share them.
     scores : array-like of shape (n, k)
@@ -69,13 +69,13 @@ class Explanation:
     classes : array-like of shape (n, k)
         Class labels, of any dtype, image by image.
     cwm_mean : array-like of shape (n, R, C), default=None
-        The mean weight map of all N classes, these k and the others. None: the mean of `cwm`, for where these are all.
+        The mean weight map of all N classes, these k and the others. None: the mean of `cwm`, if these are all classes.
     cwm_dark : array-like of shape (n, k, R, C), default=None
         The weight maps on 1 - image, of a classifier with ``polarity="both"``.
     cwm_dark_mean : array-like of shape (n, R, C), default=None
         Their mean over all N classes. None: the mean of `cwm_dark`.
     against : "mean" or label, default=None
-        What has been subtracted from maps and scores, by :meth:`versus`. None: nothing.
+        The class that :meth:`versus` has subtracted from maps and scores. None: nothing was subtracted.
 
     Attributes
     ----------
@@ -99,7 +99,7 @@ class Explanation:
     repeated for each channel, and ``score_j = mean(CCM_j)``. With dark weight maps
     ``CCM_j = CWM_j * I + CWM_dark_j * (1 - I)``.
 
-    Arrays are referred to, not copied, where they already have the right dtype: treat them as read-only.
+    Arrays that have the right dtype already are not copied: treat them as read-only.
     ``len(evidence)`` is n. An index selects images, always along the first axis of all arrays and always
     giving an Explanation: ``evidence[3:5]``, ``evidence[mask]``, ``evidence[[0, 7]]``; an integer, as in
     ``evidence[3]`` or in ``for one in evidence``, gives an Explanation of length one.
@@ -138,8 +138,8 @@ class Explanation:
     def ccm(self):
         """Class contribution maps, equation (3): ndarray of shape (n, k, R, C, D), float32, in score units.
 
-        Computed each time it is asked for: images and weight maps are what is stored, so that memory is not paid
-        D times over. Keep the result in a variable if it is needed twice.
+        Computed on each access: only images and weight maps are stored, which saves memory. Keep the result in a
+        variable if you need it twice.
         """
         return _contributions(self.images, self.cwm, self.cwm_dark)
 
@@ -148,33 +148,33 @@ class Explanation:
         """What each pixel contributes: ndarray of shape (n, k, R, C), float32, in score units.
 
         The mean of `ccm` over channels, without building `ccm`; its mean over rows and columns is the score.
-        Computed each time it is asked for.
+        Computed on each access.
         """
         return _contributions(self.images.mean(axis=-1), self.cwm, self.cwm_dark)
 
     @property
     def positive(self):
-        """Contributions that raise the score: `ccm` where it is positive, else 0. Computed each time."""
+        """Contributions that raise the score: `ccm` where it is positive, else 0. Computed on each access."""
         return np.maximum(self.ccm, 0)
 
     @property
     def negative(self):
-        """Contributions that lower the score: `ccm` where it is negative, else 0. Computed each time."""
+        """Contributions that lower the score: `ccm` where it is negative, else 0. Computed on each access."""
         return np.minimum(self.ccm, 0)
 
     def _reference(self, against):
-        """What `against` names: its (cwm, cwm_dark), each (n, R, C), and its positions in `classes`, (n,) or None."""
+        """The maps of `against`, (cwm, cwm_dark), each (n, R, C), and its positions in `classes`, (n,) or None."""
         if isinstance(against, str) and against == "mean":
             return (self.cwm_mean, self.cwm_dark_mean), None
         found = np.zeros_like(self.classes, dtype=bool)
-        with suppress(TypeError, ValueError):  # what NumPy cannot compare with labels is none
+        with suppress(TypeError, ValueError):  # a value that NumPy cannot compare with labels is not a label
             flag = isinstance(against, bool | np.bool_) and self.classes.dtype.kind != "b"  # True == 1
             if np.ndim(against) == 0 and not flag:
                 found |= self.classes == against
         if not found.any(axis=1).all():
             raise ValueError(
-                f"against={against!r} is not among the classes explained of every image. Expected 'mean' or one "
-                "label that is: ask for it in explain(X, classes=[...]), or for classes='all'."
+                f"against={against!r} is not among the explained classes of every image. Expected 'mean' or a label "
+                "that is: request it by explain(X, classes=[...]), or use classes='all'."
             )
         position = found.argmax(axis=1)
         at = np.arange(len(self)), position
@@ -183,8 +183,8 @@ class Explanation:
     def versus(self, against="mean"):
         """Why these classes rather than another: their evidence minus that for the other class.
 
-        Adding the same map to all classes changes no probability, so that a map alone can show what does not matter.
-        Held against another class it cancels, and only what tells the classes apart is left.
+        Adding the same map to all classes changes no probability, so a single map can show evidence that does not
+        matter. In the difference to another class this part cancels, and only evidence that separates them is left.
 
         Parameters
         ----------
@@ -195,13 +195,13 @@ class Explanation:
         Returns
         -------
         Explanation
-            Of the same images and, without `against`, classes. Its maps, contributions, region scores and pictures are
-            differences, and average to what its `scores` are: differences of scores.
+            The same images and the same classes, without `against`. Its maps, contributions, region scores and pictures
+            are differences. The contributions average to its `scores`, which are differences of scores.
 
         Raises
         ------
         ValueError
-            If the label was not asked for in some image, or is the only one.
+            If the label is not among the classes of some image, or is the only one.
 
         Examples
         --------
@@ -221,7 +221,7 @@ class Explanation:
         else:
             score = self.scores[np.arange(n), position][:, None]
             if k == 1:
-                raise ValueError(f"against={against!r} is the only class explained. Ask explain for others beside it.")
+                raise ValueError(f"against={against!r} is the only explained class. Call explain with more classes.")
             rest = np.arange(k - 1)
             keep = np.arange(n)[:, None], rest + (rest >= position[:, None])
         maps, means = (self.cwm, self.cwm_dark), (self.cwm_mean, self.cwm_dark_mean)
@@ -234,7 +234,7 @@ class Explanation:
     def region_scores(self, regions):
         """The part of each score that a region contributes.
 
-        Contributions add up: the parts of a partition of the image have the score as their sum, to rounding.
+        If regions partition the image, their parts add up to the score, to rounding.
 
         Parameters
         ----------
@@ -278,7 +278,7 @@ class Explanation:
         -------
         list of n lists of k ndarrays of shape (m, 4), int64
             ``boxes()[i][j]`` are the m boxes of class j in image i, (left, top, right, bottom) in pixels, right and
-            bottom just outside, those with the most positive evidence first. There are none, (0, 4), where nothing is
+            bottom just outside, those with the most positive evidence first. The shape is (0, 4) if nothing is
             positive.
 
         Raises
@@ -290,8 +290,8 @@ class Explanation:
         -----
         Pixels whose contribution is at least a threshold form connected components, in which pixels touch at a side or
         a corner (``scipy.ndimage.label``). A box is the smallest that holds one component. The threshold is the highest
-        at which all boxes together hold the share, where a pixel in two boxes counts once. Evidence that is spread out
-        has many small boxes. They say where evidence lies, not what an object is.
+        at which all boxes together hold the share; a pixel in two boxes counts once. Evidence that is spread out has
+        many small boxes. Boxes show where evidence lies, not where an object ends.
 
         Examples
         --------
@@ -309,11 +309,11 @@ class Explanation:
             raise ValueError(f"share={share!r} must be a number above 0 and at most 1.")
         positive = np.maximum(self.pixel_contributions, 0)
         if not np.isfinite(positive).all():
-            raise ValueError("Contributions have values that are not finite, so that they have no share.")
+            raise ValueError("Contributions have values that are not finite, so their share is undefined.")
         return [[evidence_boxes(one, share) for one in several] for several in positive]
 
     def to_images(self, kind="overlay", *, scale=None):
-        """Pictures of the evidence as arrays, to be saved or shown by other tools. Needs no matplotlib.
+        """Pictures of the evidence as arrays, to save or show with other tools. Needs no matplotlib.
 
         Parameters
         ----------
@@ -329,12 +329,12 @@ class Explanation:
         Returns
         -------
         ndarray of shape (n, k, R, C, 4), uint8
-            Red, green, blue and alpha. Alpha is 255, but for layers. A pixel whose contribution is NaN is 0 throughout.
+            Red, green, blue and alpha. Alpha is 255, except in layers. Where a contribution is NaN, all four are 0.
 
         Raises
         ------
         ValueError
-            For another `kind`, or a `scale` that is no positive finite number.
+            If `kind` is unknown, or `scale` is not a positive finite number.
 
         Examples
         --------
@@ -365,7 +365,7 @@ class Explanation:
                 f"an Explanation has one axis, its images, and got {len(index)} indices: {index!r}. "
                 "Select images first, evidence[i], then classes in the arrays: evidence[i].cwm[:, j]."
             )
-        if not isinstance(index, slice):  # a slice stays one, so that the arrays are views
+        if not isinstance(index, slice):  # a slice keeps the arrays views
             index = np.atleast_1d(np.arange(len(self))[index])
             if index.ndim != 1:
                 raise IndexError(
@@ -384,7 +384,7 @@ class Explanation:
         return f"<{type(self).__name__} of {n} {images}, {size} (rows x columns x channels), {k} {classes} each{less}>"
 
     def plot(self, *, y=None, kind="contribution", ax=None):
-        """Draw each image beside the positive and the negative evidence for its classes.
+        """Draw each image next to the positive and the negative evidence for its classes.
 
         Parameters
         ----------
@@ -411,8 +411,8 @@ class Explanation:
     def to_html(self, path=None):
         """One HTML file of the images and their evidence, for anyone with a browser. See :class:`skgcm.Report`.
 
-        In it one can ask why one class rather than another, point at a pixel, and drag a box to read what a part of an
-        image adds to each score.
+        In the page you can compare two classes, point at a pixel, and drag a box to read how much a part of an image
+        adds to each score.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""From a fitted network to arrays: batches of bounded memory, IEEE float32, batch norm fused."""
+"""From a fitted network to arrays: batches of limited memory, IEEE float32, batch norm fused."""
 
 import math
 from contextlib import contextmanager
@@ -9,28 +9,28 @@ import torch
 from skgcm.inputs.files import read_ahead
 from skgcm.utils.torch_state import fork_safe, ieee_float32
 
-FLOATS_PER_BATCH = 2**22  # activations alive at once, per layer: 16 MB keep a processor's cache busy without spilling
-GPU_BATCH_FACTOR = 64  # a GPU wants this many times more in a batch
-FAINT = 1e-3  # contrast and sharpness, of 1, below which differences are none
+FLOATS_PER_BATCH = 2**22  # activations in memory at once, per layer: 16 MB fit into a processor's cache
+GPU_BATCH_FACTOR = 64  # a batch on a GPU has this many times more
+FAINT = 1e-3  # smaller differences of contrast and sharpness do not count; the value range is 1
 QUANTILES = 0.02, 0.25, 0.5, 0.75, 0.98  # of the grey values of an image
-SORTED = 4096  # pixels, about, for that
-MIN_PIXELS = 256  # pixels: batches of fewer meet special kernels
+SORTED = 4096  # pixels, about, from which these quantiles are computed
+MIN_PIXELS = 256  # libraries use special kernels for batches of fewer pixels
 
 
 @contextmanager
 def prepared(network):
-    """The network as it is best asked, in a context where its sums are exact to rounding. Nothing is kept."""
+    """Context that gives the network fused for inference; in it, sums are exact to float32 rounding."""
     device = next(network.parameters()).device.type
     with ieee_float32[device], torch.inference_mode(), torch.autocast(device, enabled=False):
         yield network.fused().to(memory_format=torch.channels_last)
 
 
 def batches(network, image_format, X_flat, floats=0):
-    """Batches of rows that, with so many floats a pixel beside the network's own, stay within a fixed memory.
+    """Batches of rows within a fixed memory. `floats` are kept for each pixel in addition to the network's own.
 
-    Yields where a batch belongs, a slice of 0 .. n, which rows it is made of, an index array, and these rows: those of
-    the slice, and the last of them again where these are too few. Libraries compute a lone image with other kernels
-    than two, and round otherwise: with company, an image has the same scores alone as in any batch, on the processor.
+    Yields the position of a batch, a slice of 0 .. n; the indices of its rows, an array; and these rows. They are the
+    rows of the slice, padded by repeating the last one if they are too few. Libraries use other kernels for one image
+    than for two, which round differently. With padding, an image on the CPU has the same scores alone as in any batch.
     """
     n, pixels = len(X_flat), image_format.shape[0] * image_format.shape[1]
     budget = FLOATS_PER_BATCH // (network.floats_per_pixel + floats)
@@ -49,7 +49,7 @@ def batches(network, image_format, X_flat, floats=0):
 
 def _images(network, image_format, X_flat):
     X_flat, device = torch.from_numpy(X_flat), next(network.parameters()).device
-    if device.type == "mps":  # which has no float64, to scale with
+    if device.type == "mps":  # it has no float64, which scaling can need
         return image_format.images(X_flat).to(device)
     return image_format.images(X_flat.to(device))
 
@@ -62,7 +62,7 @@ def scores(network, image_format, X_flat):
 
 @fork_safe
 def scores_and_descriptions(network, image_format, X_flat, described=True):
-    """Scores, and float32 (n, P) what :mod:`skgcm.typicality` compares images by, or None."""
+    """Scores, and the descriptions float32 (n, P) by which :mod:`skgcm.typicality` compares images, or None."""
     out, descriptions = np.empty((len(X_flat), network.n_classes), np.float32), []
     with prepared(network) as fused:
         for part, _, piece in batches(fused, image_format, X_flat):
@@ -76,7 +76,7 @@ def scores_and_descriptions(network, image_format, X_flat, described=True):
 
 
 def n_described(network, n_channels):
-    """How many numbers describe an image, see :func:`scores_and_descriptions`."""
+    """The length P of a description, see :func:`scores_and_descriptions`."""
     levels = network.head.levels
     return sum(width for width, _, _ in levels[:-1] or levels) + n_channels + 5 + len(QUANTILES)
 
@@ -84,12 +84,12 @@ def n_described(network, n_channels):
 def _describe(images, features, levels):
     """Features of all resolutions but the coarsest, averaged over the image, and simple statistics of it: (B, P).
 
-    The coarsest know the classes, and an image of another kind looks to them like one of these.
+    The coarsest features are specific to the classes: for them an image of another kind looks like one of the classes.
     """
     pooled = []
     for feature, (_, _, groups) in zip(features[:-1] or features, levels[:-1] or levels, strict=True):
         mean = feature.mean((2, 3))
-        # of decoders that are not shared, a thousand classes would have too many
+        # without a shared decoder, each class has features: their mean keeps the description short
         pooled.append(mean if groups == 1 else mean.unflatten(1, (groups, -1)).mean(1))
     grey = images.mean(1)
     changes = [grey.diff(n, dim=axis).abs().flatten(1).mean(1) for n in (1, 2) for axis in (1, 2)]
@@ -101,24 +101,24 @@ def _describe(images, features, levels):
 
 @fork_safe
 def evidence(network, image_format, X_flat, classes=None):
-    """What an :class:`skgcm.explanation.Explanation` is made of, but for classes as positions.
+    """The arrays of a :class:`skgcm.explanation.Explanation`, with classes as positions.
 
     Parameters
     ----------
     X_flat : ndarray (n, R * C * D), any dtype, or ImageFiles
-    classes : int64 array (n, k), int k for the k classes of highest score, or None for all N in order
+    classes : int64 array (n, k), an int k for the k classes of highest score, or None for all N in order
 
     Returns
     -------
     dict of ndarray
-        images (n, R, C, D), scores (n, k), cwm (n, k, R, C), cwm_mean (n, R, C) and, where the polarity is both,
-        cwm_dark and cwm_dark_mean likewise, all float32; classes (n, k), int64.
+        images (n, R, C, D), scores (n, k), cwm (n, k, R, C), cwm_mean (n, R, C) and, with polarity "both", cwm_dark
+        and cwm_dark_mean in the same shapes, all float32; classes (n, k), int64.
     """
     n, (n_rows, n_columns, n_channels) = len(X_flat), image_format.shape
     per_image = isinstance(classes, np.ndarray)
     k = classes.shape[1] if per_image else classes or network.n_classes
     names = ("cwm", "cwm_dark")[: network.head.n_polarities]
-    floats = len(names) * (k if classes is None else 10 * k)  # chosen maps of 3x3 kernels have nine shifts
+    floats = len(names) * (k if classes is None else 10 * k)  # maps of chosen classes need nine shifts for 3x3 kernels
     shapes = {"images": (n, n_rows, n_columns, n_channels), "scores": (n, k), "classes": (n, k)}
     for name in names:
         shapes |= {name: (n, k, n_rows, n_columns), f"{name}_mean": (n, n_rows, n_columns)}

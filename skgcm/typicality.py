@@ -1,4 +1,4 @@
-"""How usual is an image among the training images? Gaussians of averaged features and of simple statistics."""
+"""How usual an image is among the training images, by Gaussians of averaged features and of simple statistics."""
 
 from dataclasses import dataclass
 
@@ -8,31 +8,32 @@ from sklearn.covariance import ledoit_wolf
 
 from skgcm.utils.warnings import warn
 
-N_IMAGES = 2000  # of the training images, at most so many are looked at
-LEAST_IMAGES = 50  # fewer say too little
-LEAST_SIDE = 8  # pixels: of smaller images, sharpness and the like mean nothing
-STRANGE = 0.001  # an image of smaller typicality is one that the classifier was not made for
-TOLERATED = 0.02  # share of strange images in a call that is no reason for a warning
-UNUSUAL, MANY, LEAST_CALL = 0.1, 0.4, 20  # so large a share of so many images or more with less typicality is one
+N_IMAGES = 2000  # number of training images that are used, at most
+LEAST_IMAGES = 50  # with fewer training images there is no typicality
+LEAST_SIDE = 8  # pixels: for smaller images, sharpness and the like have no meaning
+STRANGE = 0.001  # an image of smaller typicality is of a kind that the classifier does not know
+TOLERATED = 0.02  # largest share of strange images in a call without a warning
+UNUSUAL, MANY, LEAST_CALL = 0.1, 0.4, 20  # warn if this share of at least LEAST_CALL images is below UNUSUAL
 N_FOLDS = 5
-NEAREST = np.float32(1e-6)  # smaller distances are none
-TAIL = 30  # of the farthest training images, a tenth at most: by them still farther ones are judged
+NEAREST = np.float32(1e-6)  # smaller distances are raised to it
+TAIL = 30  # number of farthest training images, at most a tenth, to which the tail is fitted
 
 
 @dataclass(frozen=True)
 class Typicality:
-    """What is kept of the training images.
+    """Statistics of the training images.
 
     Attributes
     ----------
     centre, scale : float32 ndarray (P,)
-        By which descriptions of P numbers are standardised.
+        Mean and standard deviation, which standardise descriptions of P numbers.
     means : float32 ndarray (K, P)
-        Of each class that was there, whitened.
+        Means of the K classes in the data, whitened.
     whitening : float32 ndarray (P, P)
-        With which standardised descriptions have the identity as covariance within classes.
+        Matrix that gives standardised descriptions the identity as covariance within classes.
     distances : float32 ndarray (m,)
-        From m training images to the nearest mean, in ascending order; each by the means and the whitening of others.
+        Distances of m training images to the nearest mean, ascending, cross-fitted: each by the means and the whitening
+        of other images.
     """
 
     centre: np.ndarray
@@ -45,7 +46,7 @@ class Typicality:
         """The share of training images that are at least as far from all classes: float64 (n,), in [0, 1]."""
         far, m = self.distance(descriptions).astype(np.float64), len(self.distances)
         share = 1 - np.searchsorted(self.distances, far, side="left") / m
-        # beyond most of them, and beyond all, by the Pareto distribution that fits the last ones (Hill's estimate)
+        # for the largest distances, by a Pareto distribution fitted to the last ones (Hill's estimate)
         tail = self.distances[-min(m // 10, TAIL) :].astype(np.float64)
         start, n_tail = tail[0], len(tail)
         shape = max(np.log(tail / start).sum() / (n_tail - 1), 1e-3)
@@ -61,7 +62,7 @@ class Typicality:
 
 
 def fit(descriptions, y):
-    """What to keep of training images, or None where they are too few.
+    """The statistics of training images, or None if they are too few.
 
     Parameters
     ----------
@@ -75,8 +76,8 @@ def fit(descriptions, y):
     Notes
     -----
     One Gaussian for each class, with a common covariance (Ledoit and Wolf's), as in K. Lee et al., A simple unified
-    framework for detecting out-of-distribution samples and adversarial attacks, NeurIPS 2018. The distances that new
-    ones are compared with are cross-fitted: by the images of the other folds.
+    framework for detecting out-of-distribution samples and adversarial attacks, NeurIPS 2018. The distances for
+    comparison are cross-fitted: each is computed with the images of the other folds.
     """
     if len(y) < LEAST_IMAGES:
         return None
@@ -89,7 +90,7 @@ def fit(descriptions, y):
 
 
 def unpack(arrays, n_classes, n_numbers):
-    """The Typicality of arrays by name out of a file. Raises ValueError unless they are such as `fit` makes."""
+    """The Typicality from the arrays of a file, by name. Raises ValueError unless `fit` could have made them."""
     names = Typicality.__dataclass_fields__
     if arrays.keys() != names.keys():
         raise ValueError(f"its typicality has {sorted(arrays)}; expected {sorted(names)}.")
@@ -102,12 +103,12 @@ def unpack(arrays, n_classes, n_numbers):
             raise ValueError(f"its typicality has {name} that are not finite float32 of shape {shape}.")
     ordered = m >= LEAST_IMAGES and known.distances[0] >= NEAREST and (np.diff(known.distances) >= 0).all()
     if not (1 <= k <= n_classes and ordered and (known.scale > 0).all()):
-        raise ValueError("its typicality is not one that a fit finds.")
+        raise ValueError("its typicality cannot be the result of a fit.")
     return known
 
 
 def warn_if_strange(usual):
-    """Warn where some images are strange, or many unusual."""
+    """Warn if some images are strange, or many unusual."""
     n, strange, unusual = len(usual), int((usual < STRANGE).sum()), int((usual < UNUSUAL).sum())
     if strange > TOLERATED * n:
         found, limit = strange, STRANGE
@@ -126,12 +127,12 @@ def _gaussians(descriptions, y):
     """A Typicality without distances."""
     x = descriptions.astype(np.float64)
     centre, scale = x.mean(axis=0), x.std(axis=0)
-    scale[scale < 1e-6 * np.abs(x).max(axis=0) + 1e-12] = 1  # what is constant but for rounding
+    scale[scale < 1e-6 * np.abs(x).max(axis=0) + 1e-12] = 1  # constant except for rounding
     x = (x - centre) / scale
     classes, index = np.unique(y, return_inverse=True)
     means = np.stack([x[index == k].mean(axis=0) for k in range(len(classes))])
     covariance, _ = ledoit_wolf(x - means[index], assume_centered=True)
-    covariance.flat[:: len(covariance) + 1] += 1e-6  # where nothing varies
+    covariance.flat[:: len(covariance) + 1] += 1e-6  # for directions without variance
     # Sigma = L L^T, and points @ L^-T has the identity as covariance
     whitening = solve_triangular(cholesky(covariance, lower=True), np.eye(len(covariance)), lower=True).T
     arrays = centre, scale, means @ whitening, whitening, np.empty(0)

@@ -3,7 +3,7 @@
     name, mutated = mutation(content, seed, i, canary)
     found = examine(path, load, same)
 
-Accidents leave the file's checksum as it is. Attacks compute it anew, as an attacker would, so that they meet the
+Accidents leave the file's checksum as it is. Attacks compute it again, as an attacker would, so that they meet the
 checks behind it; none of them is another good model.
 """
 
@@ -54,7 +54,7 @@ def join(header, data, text=None):
 
 
 def sign(header, data):
-    """Compute the checksum anew; where the tensors make no sense nobody will come to compare it."""
+    """Compute the checksum again; it stays the same if the tensors are invalid, because then it is not compared."""
     strings = header["__metadata__"]
     try:
         checksum = safetensors_file._checksum_of(strings)
@@ -96,7 +96,7 @@ def flipped(content, rng, below, n):
 
 
 def truncation(content, rng):
-    """At a boundary of the format, or a byte beside one."""
+    """At a boundary of the format, or a byte next to one."""
     header, data = split(content)
     start = len(content) - len(data)
     ends = [start + spec["data_offsets"][1] for name, spec in header.items() if name != "__metadata__"]

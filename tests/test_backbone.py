@@ -150,7 +150,7 @@ def test_a_module_of_the_user_s_own():
     ("encoder", "error", "message"),
     [
         (Own(), TypeError, r"encoder is a module, a Own\. Pass a function that returns it"),
-        (lambda: "resnet18", TypeError, "returned a str, and must return a torch.nn.Module"),
+        (lambda: "resnet18", TypeError, "returned a str, but must return a torch.nn.Module"),
         (lambda: nn.Conv2d(3, 4, 3), ValueError, r"features.*Expected a list of tensors"),
         (lambda: nn.Conv2d(1, 4, 3), ValueError, r"cannot be computed.*Expected a list of tensors"),
         (lambda: nn.Flatten(), ValueError, r"Expected a list of tensors \(1, channels, rows, columns\), fine"),
@@ -223,13 +223,13 @@ def test_zero_freezes_weights_and_batch_norm(clf):
         assert not np.array_equal(first.decision_function(X), later.decision_function(X))
     trained = clf.net_.network.encoder.state_dict()
     assert any(not torch.equal(trained[name], one[name]) for name in one if "running_mean" in name)
-    # and thawed
+    # and unfrozen
     later.set_params(encoder_lr=0.1, warm_start=True).fit(X, y)
     first = "model.conv_stem.weight"
     assert not torch.equal(later.net_.network.encoder.state_dict()[first], one[first])
 
 
-def test_it_means_nothing_for_gcm_s_own_encoder():
+def test_encoder_lr_has_no_effect_on_gcm_s_own_encoder():
     params = {**TINY, "encoder_width": 2}
     one, other = (
         GCMClassifier(**params, encoder_lr=rate, encoder_weights=weights).fit(*draw()).decision_function(draw()[0])
@@ -292,7 +292,7 @@ def test_partial_fit_and_pickle(clf):
     np.testing.assert_array_equal(again.decision_function(X), clf.decision_function(X))
 
 
-def test_threads_ask_at_once(clf):
+def test_several_threads_predict_at_once(clf):
     X, _ = draw(60)
     expected = clf.decision_function(X)
     with ThreadPoolExecutor(4) as executor:
@@ -359,7 +359,7 @@ def test_files_that_are_not_the_weights_are_explained(tmp_path, whole, monkeypat
     path = tmp_path / "weights.pth"
     for content in (b"", b"nothing", pickle.dumps(Own)):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match="is damaged, or no file of weights alone"):
+        with pytest.raises(ValueError, match="is damaged, or is not a file of weights only"):
             load(path)
     (tmp_path / "weights.safetensors").write_bytes(b"nothing")
     with pytest.raises(ValueError, match="is damaged"):
@@ -414,7 +414,7 @@ def test_pretrained_are_those_that_timm_finds(monkeypatch):
 # ---- files -----------------------------------------------------------------------------------------------------------
 
 
-def test_loading_neither_downloads_nor_reads_weights_and_training_goes_on(monkeypatch, tmp_path):
+def test_loading_neither_downloads_nor_reads_weights_and_training_continues(monkeypatch, tmp_path):
     X, y = draw()
     torch.save(timm.create_model(NAME).state_dict(), tmp_path / "weights.pth")
     clf = GCMClassifier(**{**ENCODER, "encoder_weights": tmp_path / "weights.pth"}).fit(X, y)

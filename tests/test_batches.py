@@ -33,7 +33,7 @@ def test_batches_of_part_of_a_data_set_come_in_order_without_a_generator():
     assert [X.dtype for X, _ in batches] == [torch.uint8] * 2
 
 
-def test_each_epoch_is_shuffled_anew():
+def test_each_epoch_is_shuffled_again():
     batches = Batches(_dataset(50), 50, _generator())
     one, two = (next(iter(batches))[1].tolist() for _ in range(2))
     assert one != two
@@ -73,7 +73,7 @@ def test_memory_that_pytorch_has_kept_on_a_gpu_is_free(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.int64, np.float32])
-def test_mps_gets_no_numbers_that_it_lacks(dtype):
+def test_mps_gets_float32_because_it_has_no_float64(dtype):
     data = Dataset(np.arange(4, dtype=dtype)[:, None], np.arange(4))
     assert {X.dtype for X, _ in Batches(data, 2, device="mps")} == {torch.float32}
     assert next(iter(Batches(_dataset(2), 2, device="mps")))[0].dtype == torch.uint8

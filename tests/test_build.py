@@ -14,7 +14,7 @@ def test_seeds():
     assert build.draw_seed(state) != build.draw_seed(state)
 
 
-def test_a_device_that_is_none_is_named():
+def test_an_invalid_device_is_named():
     with pytest.raises(ValueError, match="device='tpu3' is not a device"):
         build.resolve_device("tpu3")
 
@@ -52,7 +52,7 @@ def test_larger_batches_have_a_larger_learning_rate():
     adamw = {build.resolve_schedule({**AUTO, "optimizer": "adamw", "batch_size": n}, CPU, 9)["lr"] for n in (8, 512)}
     assert len(adamw) == 1
     assert adamw.pop() < rates[64]
-    # a class of torch.optim has a default of its own
+    # a class of torch.optim has its own default
     assert build.resolve_schedule({**AUTO, "optimizer": torch.optim.Adam}, CPU, 9)["lr"] == 0.001
 
 

@@ -61,7 +61,7 @@ def test_the_temperature_is_found_that_labels_were_drawn_with(wanted):
     assert np.argmin(losses) == 0
 
 
-def test_images_that_are_all_right_do_not_make_probabilities_one():
+def test_images_that_are_all_correct_do_not_make_probabilities_one():
     scores = np.array([[4.0, 0.0], [0.0, 4.0]] * 25)
     temperature = fit_temperature(scores, np.array([0, 1] * 25))
     assert softmax(scores[0] / temperature)[0] == pytest.approx(51 / 52, abs=1e-4)
@@ -194,7 +194,7 @@ def test_onnx_has_it(clf, data):
 # ---- training --------------------------------------------------------------------------------------------------------
 
 
-def test_training_goes_on_from_the_weights_without_it(clf, data):
+def test_training_continues_from_the_weights_without_it(clf, data):
     X, y = data
     plain, calibrated = deepcopy(clf), clf.calibrate(X, y)
     for train in ("partial_fit", "fit"):

@@ -162,7 +162,7 @@ def test_probabilities_are_the_softmax_of_the_scores(clf, colour):
 
 
 @pytest.mark.parametrize("shape", [(1, 9, 1), (8, 8, 1), (10, 12, 3)], ids=str)
-def test_an_image_has_the_same_scores_alone_and_in_any_company(shape):
+def test_an_image_has_the_same_scores_alone_and_in_any_batch(shape):
     X, y = draw(200, *shape)
     clf = GCMClassifier(**SMALL).fit(X[:60], y[:60])
     scores = clf.decision_function(X)
@@ -343,7 +343,7 @@ def test_a_warning_points_to_the_line_that_called(clf, colour):
         assert {warning.filename for warning in caught} == {__file__}
 
 
-def test_warm_start_goes_on_from_the_last_weights(colour):
+def test_warm_start_continues_from_the_last_weights(colour):
     X, y = colour
     clf = GCMClassifier(**SMALL, warm_start=True).fit(X, y)
     before = clf.net_.network.head.kernels[0].detach().clone()
@@ -579,14 +579,14 @@ def test_class_weight_means_the_same_in_a_batch_of_one():
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"value_range": (0, 300)}, r"value_range=\(0.0, 300.0\), but training goes on from a fit with \(0.0, 255.0\)"),
-        ({"n_classes": 5}, "n_classes=5, but training goes on from a fit with 3"),
+        ({"value_range": (0, 300)}, r"value_range=\(0.0, 300.0\), but training continues a fit with \(0.0, 255.0\)"),
+        ({"n_classes": 5}, "n_classes=5, but training continues a fit with 3"),
         ({"image_shape": (12, 10, 3)}, "image_shape="),
         ({"channels_first": True}, "channels_first=True"),
     ],
 )
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
-def test_training_does_not_go_on_with_another_config(colour, params, message, method):
+def test_training_does_not_continue_with_another_config(colour, params, message, method):
     clf = GCMClassifier(**SMALL, warm_start=True).fit(*colour)
     with pytest.raises(ValueError, match=message):
         getattr(clf.set_params(**params), method)(*colour)
@@ -814,7 +814,7 @@ def test_documented_defaults_are_those_of_the_signature():
         assert text == (f'"{value}"' if isinstance(value, str) else str(value)) or float(text) == value, name
 
 
-def test_digits_as_rows_need_no_word():
+def test_digits_as_rows_need_no_image_shape():
     X, y = load_digits(return_X_y=True)
     clf = GCMClassifier(**SMALL).fit(X[:100], y[:100])
     assert clf.image_shape_ == (8, 8, 1)

@@ -110,7 +110,7 @@ def test_a_broken_image_is_left_out_of_the_fit_and_the_exit_code_says_so(run, tm
     assert "broken.png" in err
 
 
-def test_ctrl_c_is_no_traceback(run, monkeypatch):
+def test_ctrl_c_has_no_traceback(run, monkeypatch):
     def interrupted(*args, **options):
         raise KeyboardInterrupt
 
@@ -202,7 +202,7 @@ def test_predict_writes_a_file_or_json(run):
     assert rows[0]["typicality"] is None
 
 
-def test_strange_images_are_named_a_number_of(run, monkeypatch):
+def test_the_number_of_strange_images_is_reported(run, monkeypatch):
     usual = np.array([0.0001, 0.5, 1, 1, 1, 1, 1])
     monkeypatch.setattr(GCMClassifier, "_typicality", staticmethod(lambda descriptions: usual))
     code, out, err = run("predict", "parts.gcm", "new")

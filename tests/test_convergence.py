@@ -37,7 +37,7 @@ def scores_of(y, right, n_classes=4, size=9.0):
 # ---- what is near chance ---------------------------------------------------------------------------------------------
 
 
-def test_scores_that_say_nothing_are_near_chance_and_the_message_has_the_numbers():
+def test_random_scores_are_near_chance_and_the_message_has_the_numbers():
     y = np.repeat([0, 1, 2, 3], [40, 30, 20, 10])
     (warning,) = heard(np.zeros((100, 4), np.float32), y, None, 7)
     assert warning.category is ConvergenceWarning
@@ -53,7 +53,7 @@ def test_scores_that_say_nothing_are_near_chance_and_the_message_has_the_numbers
         assert name in message
 
 
-def test_right_scores_are_no_warning():
+def test_correct_scores_are_no_warning():
     y = np.arange(100) % 4
     assert heard(scores_of(y, 1.0), y, None, 7) == []
     assert heard(scores_of(y, 0.25 + 1.2 * MARGIN * 0.75), y, None, 7) == []  # a bit above what is near chance

@@ -88,7 +88,7 @@ def test_batches_lie_on_the_device_or_in_pinned_memory(monkeypatch):
     assert all(part.is_pinned() for batch in batches.Batches(data, 5, device="cuda") for part in batch)
 
 
-def test_images_that_do_not_fit_on_the_device_are_learnt_alike(fitted, monkeypatch):
+def test_images_that_do_not_fit_on_the_device_are_learned_in_the_same_way(fitted, monkeypatch):
     _, X = fitted
     params = {"max_epochs": 1, "batch_size": 20, "precision": "float32", "random_state": 0}
     one = GCMClassifier(**params).fit(X, np.arange(96) % 3)

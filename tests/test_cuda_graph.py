@@ -89,7 +89,7 @@ def test_each_set_of_options_has_a_graph_and_all_outputs_are_kept(captures):
     assert all(torch.equal(part, kept) and _replayed(part) for part, kept in zip(outs[2], before, strict=True))
 
 
-def test_where_the_last_batch_came_first_a_whole_one_is_captured_anew(captures, network):
+def test_a_whole_batch_is_captured_again_if_the_last_batch_came_first(captures, network):
     replay = GraphedForward(network, use_cuda_graph=True)
     assert [_replayed(replay(_images(n))) for n in (3, 4, 3, 4)] == [True, True, False, True]
     assert captures == [[(3, 2, 3, 3)], [(4, 2, 3, 3)]]
@@ -101,7 +101,7 @@ def test_a_last_batch_that_is_larger_leaves_the_graph_to_the_others(captures, ne
     assert captures == [[(4, 2, 3, 3)]]
 
 
-def test_batch_norm_does_not_remember_the_rehearsals(captures, network):
+def test_warm_up_runs_do_not_change_batch_norm(captures, network):
     GraphedForward(network, use_cuda_graph=True)(_images(4))
     assert network[0].num_batches_tracked == 1
     torch.testing.assert_close(network[0].running_mean, 0.1 * _images(4).mean((0, 2, 3)))
@@ -128,7 +128,7 @@ def _keep_statistics(network):
 
 
 @pytest.mark.parametrize("change", [_freeze, _move_a_parameter, _move_a_buffer, _replace_a_buffer, _keep_statistics])
-def test_what_a_graph_does_not_read_anew_is_captured_anew(captures, network, change):
+def test_a_change_that_a_graph_would_not_see_is_captured_again(captures, network, change):
     replay = GraphedForward(network, use_cuda_graph=True)
     replay(_images(4))
     change(network)
@@ -206,7 +206,7 @@ def test_a_step_that_cannot_be_captured_says_what_helps(captures, monkeypatch, n
         GraphedForward(network, use_cuda_graph=True)(_images(4))
 
 
-def test_images_and_scores_that_a_callback_keeps_are_not_written_over(captures, network):
+def test_images_and_scores_that_a_callback_keeps_are_not_overwritten(captures, network):
     replay, images = GraphedForward(network, use_cuda_graph=True), _images(4)
     one = replay(images)
     before = one.clone()
@@ -216,7 +216,7 @@ def test_images_and_scores_that_a_callback_keeps_are_not_written_over(captures, 
 
 
 @pytest.mark.parametrize("lr", [0.05, 1e30], ids=["done", "diverged"])
-def test_what_was_captured_ends_with_the_fit(monkeypatch, lr):
+def test_captured_graphs_are_freed_after_the_fit(monkeypatch, lr):
     kept = []
 
     def make_graphed_callables(module, args):

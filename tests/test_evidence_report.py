@@ -77,7 +77,7 @@ def test_the_report_says_where_the_evidence_is_class_by_class():
     assert repr(report) == str(report)
 
 
-def test_the_report_tells_images_apart_whose_evidence_is_elsewhere():
+def test_the_report_separates_images_whose_evidence_is_elsewhere():
     X, y, masks = draw()
     cornered = masks.copy()
     cornered[:30] = False
@@ -172,7 +172,7 @@ def test_a_class_without_images_has_no_numbers():
     assert check.text.splitlines()[-2].split() == ["dull", "-", "-", "-"]
 
 
-def test_nothing_found_is_said():
+def test_a_report_without_findings_states_this():
     X, y, _ = draw(400)
     check = check_evidence(Marked("first"), X[::2], y[::2])
     nothing = "The evidence of no class lies mainly in fixed places or depends on a tenth of the pixels."

@@ -168,8 +168,8 @@ def test_evidence_versus_a_class_is_evidence(against, dark):
     assert repr(versus).endswith(f" classes each versus {against!r}>")
 
 
-def test_of_one_class_nothing_is_left_versus_itself():
-    with pytest.raises(ValueError, match=r"against='cat' is the only class explained\. Ask explain for others"):
+def test_a_single_class_versus_itself_is_an_error():
+    with pytest.raises(ValueError, match=r"against='cat' is the only explained class\. Call explain with more"):
         make(k=1).versus("cat")
 
 
@@ -198,7 +198,7 @@ def test_a_difference_finds_its_label_image_by_image():
     "against", ["cow", 3, None, ["cat"], ["cat", "dog", "emu"], [1, [2]], {}, np.zeros((), "i4,f4")], ids=str
 )
 def test_versus_a_class_that_was_not_asked_for(against):
-    with pytest.raises(ValueError, match="is not among the classes explained of every image"):
+    with pytest.raises(ValueError, match="is not among the explained classes of every image"):
         make().versus(against)
     with pytest.raises(ValueError, match="is not among"):
         Explanation(
@@ -206,7 +206,7 @@ def test_versus_a_class_that_was_not_asked_for(against):
         ).versus(3)
 
 
-def test_a_flag_is_no_label():
+def test_a_bool_is_not_a_label():
     with pytest.raises(ValueError, match="against=True is not among"):
         make(labels=(0, 1, 2)).versus(True)
 
@@ -239,7 +239,7 @@ def test_regions_image_by_image_or_one_for_all():
 @pytest.mark.parametrize(
     "regions", [np.ones((4, 6)), np.ones((6, 4), bool), np.ones((3, 4), int), "all", np.ones(3, bool)], ids=str
 )
-def test_regions_that_are_none(regions):
+def test_invalid_regions_are_an_error(regions):
     with pytest.raises(ValueError, match="are neither masks"):
         make().region_scores(regions)
     with pytest.raises(ValueError, match="regions cannot become one array"):
@@ -326,7 +326,7 @@ def test_boxes_hold_the_share_and_higher_thresholds_do_not(share):
 
 
 @pytest.mark.parametrize("share", [0, -1, 1.1, np.nan, "0.9", True, None])
-def test_a_share_that_is_none_is_named(share):
+def test_an_invalid_share_is_named(share):
     with pytest.raises(ValueError, match=r"share=.* must be a number above 0 and at most 1"):
         make().boxes(share)
 
@@ -371,7 +371,7 @@ def test_an_overlay_without_evidence_is_the_image_in_grey(shape):
     np.testing.assert_array_equal(evidence.to_images()[:, 0, ..., :3], np.repeat(expected[..., None], 3, axis=-1))
 
 
-def test_arguments_of_pictures_that_are_none_are_named():
+def test_invalid_arguments_of_pictures_are_named():
     with pytest.raises(ValueError, match=r"kind='heat' is not one of \('map', 'layer', 'overlay'\)"):
         make().to_images("heat")
     for scale in (0, -1, np.inf, np.nan, "1", True):

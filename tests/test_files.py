@@ -199,7 +199,7 @@ def _broken(three, tmp_path, kind):
     if kind == "absent":
         return str(tmp_path / "none.png"), "No such file"
     if kind == "folder":
-        return str(tmp_path), r"is a folder, and X holds files.*list_image_folder"
+        return str(tmp_path), r"is a folder, not a file.*list_image_folder"
     path = tmp_path / "bad.png"
     if kind == "text":
         path.write_text("no image")
@@ -209,7 +209,7 @@ def _broken(three, tmp_path, kind):
         Image.fromarray(np.zeros((4, 6), np.float32)).save(path)
         return path, r"bad\.tif' as an image.*do not say what white is"
     os.mkfifo(path)
-    return path, r"bad\.png' is no regular file"
+    return path, r"bad\.png' is not a regular file"
 
 
 @pytest.mark.parametrize("kind", ["absent", "folder", "text", "float", "pipe"])

@@ -92,7 +92,7 @@ def test_validation_data_that_do_not_fit_are_named(change, message):
     assert not hasattr(clf, "classes_")
 
 
-def test_a_checkpoint_tells_validation_data_apart(tmp_path):
+def test_a_checkpoint_detects_other_validation_data(tmp_path):
     X, y = draw_two()
     clf = GCMClassifier(**TINY, checkpoint=tmp_path / "run.ckpt").fit(X, y, validation_data=(X[:9], y[:9]))
     again = clone(clf).fit(X, y, validation_data=(X[:9], y[:9]))
@@ -124,7 +124,7 @@ def test_validation_data_can_be_requested_by_metadata_routing():
     ],
     ids=lambda callback: type(callback).__name__,
 )
-def test_callbacks_that_watch_held_out_images_want_some(callback, tmp_path, monkeypatch):
+def test_callbacks_that_watch_held_out_images_need_some(callback, tmp_path, monkeypatch):
     X, y = draw_two()
     monkeypatch.chdir(tmp_path)  # where Checkpoint writes
     clf = GCMClassifier(**TINY, lr_schedule="constant", callbacks=[callback])
@@ -155,7 +155,7 @@ def test_losses_that_do_not_take_scores_and_indices_are_named(loss, monkeypatch)
     clf = GCMClassifier(**TINY, net_params={"criterion": getattr(torch.nn, loss)})
     with pytest.raises(ValueError, match=f"criterion {loss} .*scores \\(B, N\\).* torch.nn.CrossEntropyLoss") as caught:
         clf.fit(*draw_two())
-    assert ("wants log-probabilities" in str(caught.value)) == (loss == "NLLLoss")
+    assert ("expects log-probabilities" in str(caught.value)) == (loss == "NLLLoss")
 
 
 class WithLogarithm(torch.nn.Module):
@@ -166,7 +166,7 @@ class WithLogarithm(torch.nn.Module):
 
 
 def test_a_users_loss_of_log_probabilities_is_named():
-    with pytest.raises(ValueError, match=r"criterion WithLogarithm falls without limit .* wants log-probabilities"):
+    with pytest.raises(ValueError, match=r"criterion WithLogarithm falls without limit .* expects log-probabilities"):
         GCMClassifier(**TINY, net_params={"criterion": WithLogarithm}).fit(*draw_two())
 
 
@@ -278,7 +278,7 @@ def test_other_threads_do_not_touch_the_handler(monkeypatch):
 
 
 @pytest.mark.usefixtures("ctrl_c")
-def test_a_fit_that_ctrl_c_ended_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
+def test_a_fit_that_ctrl_c_ended_resumes_from_its_checkpoint(tmp_path, monkeypatch):
     X, y = draw_two()
     step = net.GCMNet.train_step
 

@@ -115,7 +115,7 @@ def test_images_that_are_left_out_are_counted_and_named_in_one_warning(tmp_path)
     for said in (
         "5 files are left out",
         "2 in subfolders of class folders, 'bad/a/b/2.JPG', 'good/monday/1.png'",
-        "1 beside the class folders, 'stray.png'",
+        "1 next to the class folders, 'stray.png'",
         "1 without the extension of an image, 'good/IMG3'",
         "1 in formats that Pillow does not read, 'good/4.heic'",
         "pattern='**/*'",
@@ -167,7 +167,7 @@ def test_what_a_pattern_matches_and_is_not_read_is_counted(tmp_path):
     with pytest.warns(UserWarning, match="3 files are left out") as caught:
         X, _ = load_image_folder(tmp_path, pattern="**/*")
     assert len(X) == 5
-    assert "1 beside the class folders, 'stray.png'" in str(caught[0].message)
+    assert "1 next to the class folders, 'stray.png'" in str(caught[0].message)
     assert "2 in formats that Pillow does not read, 'bad/labels.csv', 'good/4.heic'" in str(caught[0].message)
 
 
@@ -187,7 +187,7 @@ def test_pattern_that_begins_inside_the_class_folders(tmp_path):
     assert load_image_folder(tmp_path, pattern="*/Imgs/*")[1].tolist() == ["a", "b"]
 
 
-def test_files_of_one_name_are_a_warning_with_the_pattern_that_tells_them_apart(tmp_path):
+def test_files_of_one_name_are_a_warning_with_a_pattern_that_selects_some(tmp_path):
     for name in ("a/1.jpg", "a/1.png", "a/2.jpg", "a/2.png", "b/3.jpg"):
         save(tmp_path / name, GREY)
     save(tmp_path / "b/1.png", GREY)  # the same name in another folder
@@ -203,7 +203,7 @@ def test_files_of_one_name_are_a_warning_with_the_pattern_that_tells_them_apart(
         load_images(tmp_path)
 
 
-def test_links_that_go_round_end(tmp_path):
+def test_circular_links_are_not_followed(tmp_path):
     save(tmp_path / "a/1.png", GREY)
     save(tmp_path / "b/1.png", GREY)
     (tmp_path / "a/again").symlink_to(tmp_path / "a")
@@ -215,7 +215,7 @@ def test_links_that_go_round_end(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
-def test_labels_are_composed_whatever_the_file_system_stores(tmp_path, form):
+def test_labels_are_in_unicode_form_nfc_on_any_file_system(tmp_path, form):
     for name in ("ガラス", "Übel", "plain"):
         save(tmp_path / unicodedata.normalize(form, name) / "é1.png", GREY)
     names = [unicodedata.normalize("NFC", name) for name in ("plain", "Übel", "ガラス")]
@@ -268,7 +268,7 @@ def test_a_file_of_no_group_is_named(tmp_path, pattern):
 @pytest.mark.parametrize("groups", ["(", 3, ["a"], rb"\d"], ids=repr)
 def test_wrong_groups(tmp_path, groups):
     save(tmp_path / "a/1.png", GREY)
-    with pytest.raises(ValueError, match=r"groups=.* (is no regular expression|is of bytes)"):
+    with pytest.raises(ValueError, match=r"groups=.* (is not a regular expression|is of bytes)"):
         load_image_folder(tmp_path, groups=groups)
 
 
@@ -682,7 +682,7 @@ def check_masks(found, expected):
 
 
 @pytest.mark.parametrize(("masks", "name"), [("_mask", "1_mask.png"), ("_mask.png", "1_mask.png"), (".png", "1.png")])
-def test_masks_beside_their_photos(tmp_path, masks, name):
+def test_masks_next_to_their_photos(tmp_path, masks, name):
     for photo in ("a/1.bmp", "a/2.bmp", "b/gas_mask.bmp"):
         save(tmp_path / photo, GREY)
     save(tmp_path / "a" / name, draw_mask(1))
@@ -694,7 +694,7 @@ def test_masks_beside_their_photos(tmp_path, masks, name):
 
 @pytest.mark.parametrize("name", ["1_mask.png", "1.tif"])
 @pytest.mark.parametrize("convert", [str, Path])
-def test_masks_in_a_folder_of_their_own(tmp_path, name, convert):
+def test_masks_in_a_separate_folder(tmp_path, name, convert):
     for photo in ("test/good/1.png", "test/bad/1.png", "test/bad/2.png"):
         save(tmp_path / photo, GREY)
     save(tmp_path / "ground_truth/bad" / name, draw_mask())

@@ -98,7 +98,7 @@ def test_images_without_masks_have_no_term_and_are_left_out():
     assert ccm.grad[1].any()
 
 
-def test_the_parts_of_a_mosaic_are_looked_at_one_by_one():
+def test_each_part_of_a_mosaic_is_guided_separately():
     regions = torch.zeros(1, 2, 4, 6)
     regions[:, 0, :, :2] = regions[:, 1, :, 2:] = 1
     inside = torch.zeros(1, 4, 6, dtype=torch.bool)
@@ -131,7 +131,7 @@ def test_the_evidence_comes_to_lie_in_the_masks(marked, options):
     assert additivity_error(evidence.ccm, evidence.scores) <= 1e-6
 
 
-def test_masks_that_say_nothing_change_nothing(marked):
+def test_empty_masks_change_nothing(marked):
     X, y, masks = marked
     expected = scores(GCMClassifier(**TINY, augment="shift+flip", mosaic=0.5).fit(X, y), X)
     for params, given in (({}, [None] * len(X)), ({}, np.zeros_like(masks)), ({"guidance": 0}, masks)):
@@ -189,7 +189,7 @@ def test_masks_and_a_callable_augment_are_an_error(marked):
         GCMClassifier(**TINY, guidance=-1).fit(X, y)
 
 
-def test_a_checkpoint_tells_masks_apart(marked, tmp_path):
+def test_a_checkpoint_detects_other_masks(marked, tmp_path):
     X, y, masks = marked
     path = tmp_path / "fit.ckpt"
     first = GCMClassifier(**TINY, checkpoint=path).fit(X, y, masks=masks)

@@ -46,7 +46,7 @@ def test_guess_shape(shape, channels_first, expected):
         ((5, 192), False, r"image_shape=\(8, 8, 3\)"),
     ],
 )
-def test_guess_that_would_be_wrong_is_refused(shape, channels_first, message):
+def test_ambiguous_shapes_are_refused(shape, channels_first, message):
     with pytest.raises(ValueError, match=message):
         images.guess_shape(shape, channels_first)
 
@@ -55,7 +55,7 @@ def test_guess_that_would_be_wrong_is_refused(shape, channels_first, message):
     ("shape", "channels_first"), [((5, 768), False), ((5, 768), True), ((5, 3, 16, 16), True), ((5, 16, 16, 3), True)]
 )
 def test_an_image_shape_that_says_the_channels_first_is_refused(shape, channels_first):
-    with pytest.raises(ValueError, match=r"image_shape=\(3, 16, 16\) looks like.*say image_shape=\(16, 16, 3\)"):
+    with pytest.raises(ValueError, match=r"image_shape=\(3, 16, 16\) looks like.*set image_shape=\(16, 16, 3\)"):
         images.find_shape(shape, (3, 16, 16), channels_first)
 
 
@@ -74,9 +74,9 @@ def test_images_of_few_rows_and_many_channels_can_be_named():
         ((5, 32, 32, 3), True, r"transpose\(0, 3, 1, 2\)"),
         ((32, 32, 3), False, r"X\[None\]"),
         ((5, 31, 32, 3), False, "Resize or crop"),
-        ((5, 32, 32, 1), False, "differ in channels alone.*mode='L' or mode='RGB'"),
-        ((5, 4, 32, 32), True, "differ in channels alone"),
-        ((5, 32, 32), False, "which was asked for. They differ in channels alone"),
+        ((5, 32, 32, 1), False, "number of channels differs.*mode='L' or mode='RGB'"),
+        ((5, 4, 32, 32), True, "number of channels differs"),
+        ((5, 32, 32), False, "which was asked for. Only the number of channels differs"),
         ((5, 100), False, "Rows must have 3072 values"),
     ],
 )
@@ -105,7 +105,7 @@ def test_same_numbers_in_any_dtype_give_the_same_batch(dtype):
 @pytest.mark.parametrize(
     "value_range", [(-3e38, 3e38), (0, 1e-40), (1000.1, 1000.2), (-1e-3, 1e3), (16777216, 16777218)], ids=str
 )
-def test_float32_costs_no_digits_whatever_the_range(value_range):
+def test_float32_loses_no_digits_in_any_range(value_range):
     low, high = value_range
     numbers = np.linspace(low, high, 12, dtype=np.float32)
     batch = ImageFormat((2, 2, 3), False, value_range).images(torch.from_numpy(numbers[None]))
@@ -148,17 +148,17 @@ def test_channels_last_rows_become_batches_without_a_copy():
         (DataLoader(TensorDataset(torch.zeros(2, 3, 4, 4))), "X is a DataLoader"),
         (np.zeros((1, 2, 3, 4, 5)), r"X of shape \(1, 2, 3, 4, 5\) does not hold images"),
         (np.zeros(5), r"X of shape \(5,\) does not hold images.*X\[None\]"),
-        (["a.png", "b.png"], r"X holds text like 'a\.png'.*names of image files.*image_shape=\(224, 224, 3\)"),
-        (np.array(["a.png"]), r"X holds text like 'a\.png'"),
-        (np.array([["a.png"]], object), r"X holds text like 'a\.png'"),
+        (["a.png", "b.png"], r"X has text like 'a\.png'.*names of image files.*image_shape=\(224, 224, 3\)"),
+        (np.array(["a.png"]), r"X has text like 'a\.png'"),
+        (np.array([["a.png"]], object), r"X has text like 'a\.png'"),
         (pd.DataFrame({"file": ["a.png"]}), r"Column 'file' of X holds text like 'a\.png'.*pass X\['file'\]"),
         ("a.png", r"X='a\.png' is one name.*pass \[X\].*list_image_folder"),
         (Path("a"), r"X='a' is one name"),
-        (["a.png", np.zeros((4, 4))], r"file names and other things: X\[1\] is a ndarray"),
-        (np.array([Path("a.png"), None]), r"file names and other things: X\[1\] is a NoneType"),
+        (["a.png", np.zeros((4, 4))], r"file names and other items: X\[1\] is a ndarray"),
+        (np.array([Path("a.png"), None]), r"file names and other items: X\[1\] is a NoneType"),
         ([], "X is empty"),
-        (np.array([np.ones((3, 3)), None], object)[:1], r"X of shape \(1,\) holds arrays.*np\.stack\(X\)"),
-        ([Path("a.png")], r"X holds text like 'a\.png'"),
+        (np.array([np.ones((3, 3)), None], object)[:1], r"X of shape \(1,\) has arrays.*np\.stack\(X\)"),
+        ([Path("a.png")], r"X has text like 'a\.png'"),
         (3.0, r"X of shape \(\) does not hold images"),
         (None, r"X of shape \(\) does not hold images"),
     ],

@@ -30,7 +30,7 @@ def test_batches_cover_all_rows_within_the_memory(network):
 
 
 @pytest.mark.parametrize("image", [(8, 8, 1), (1, 9, 1), (64, 64, 1)], ids=str)
-def test_no_batch_is_a_lone_image(network, image):
+def test_no_batch_has_a_single_image(network, image):
     parts = list(inference.batches(network, ImageFormat(image, False, (0, 1)), np.empty((1, 0))))
     assert [part for part, _, _ in parts] == [slice(0, 1)]
     assert len(parts[0][1]) >= 2
@@ -44,7 +44,7 @@ def test_scores_do_not_depend_on_where_batches_end(network, monkeypatch):
     assert inference.scores(network, FORMAT, rows[:0]).shape == (0, 3)
 
 
-def test_inference_is_float32_whatever_the_user_has_set(network):
+def test_inference_is_float32_with_any_user_setting(network):
     rows = _rows(20)
     expected = inference.scores(network, FORMAT, rows)
     backend = torch.backends.mkldnn.matmul

@@ -73,7 +73,7 @@ def test_choose(wanted, classes, expected):
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        ("cat", r"classes='cat' is none of .*\['cat'\]"),
+        ("cat", r"classes='cat' is not 'predicted'.*\['cat'\]"),
         ("top-0", "classes='top-0'"),
         ("top-4", "4 classes an image, but there are 3"),
         (["cat", "dog", "eel", "cat"], "4 classes an image, but there are 3"),
@@ -85,12 +85,12 @@ def test_choose(wanted, classes, expected):
         ([0], "classes has the label 0"),
         ([], "classes of shape"),
         ([["cat"]], "classes of shape"),
-        ([["cat"], ["cat", "dog"]], "as many classes for each image"),
-        ([{}], "classes has what is no label"),
-        ("top-" + "9" * 5000, "is none of"),
-        ("top-٢", "is none of"),
+        ([["cat"], ["cat", "dog"]], "same number of classes for each image"),
+        ([{}], "classes has an invalid label"),
+        ("top-" + "9" * 5000, "is not 'predicted'"),
+        ("top-٢", "is not 'predicted'"),
         (torch.ones(1, requires_grad=True), "classes=.*requires grad"),
-        (True, "no sequence of labels"),
+        (True, "not a sequence of labels"),
         (np.zeros((2, 1, 1)), "classes of shape"),
     ],
 )

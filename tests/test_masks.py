@@ -79,7 +79,7 @@ def test_masks_of_another_size_are_resized_and_no_thin_line_is_lost():
         (1.0, "masks is a float. Expected bool"),
     ],
 )
-def test_what_is_no_mask_is_an_error(given, message):
+def test_an_invalid_mask_is_an_error(given, message):
     with pytest.raises(ValueError, match=message):
         masks.find(given, 4, SHAPE)
 

@@ -21,7 +21,7 @@ Y = np.array([0, 1, 2, 3, 1])
 
 
 @pytest.mark.parametrize("shape", [(), (2,), (2, 3), (2, 3, 3)])
-def test_maps_that_say_what_the_scores_say_lose_nothing(shape):
+def test_maps_that_agree_with_the_scores_have_no_decline(shape):
     maps = np.broadcast_to(SCORES.reshape(5, 4, *[1] * len(shape)), (5, 4, *shape))
     assert decline_ratio(maps, SCORES, Y) == 0
 
@@ -48,7 +48,7 @@ def test_float16_sums_do_not_overflow():
         (SCORES, SCORES, Y[:4], "inconsistent numbers of samples"),
         (SCORES, SCORES, Y % 2, r"2 classes \[0, 1\] do not go with 4 columns\. Pass classes=clf\.classes_"),
         (SCORES, SCORES, SCORES, "y should be a 1d array"),
-        (SCORES, SCORES, np.array([1, 2, 3, 0, 2]), "no image is classified rightly"),
+        (SCORES, SCORES, np.array([1, 2, 3, 0, 2]), "no image is classified correctly"),
         (SCORES * np.nan, SCORES, Y, "NaN"),
     ],
 )
@@ -150,7 +150,7 @@ def test_a_mean_filter_leaves_no_residues_of_evidence():
     assert (grid_pointing_game(explain, X, np.arange(4), proba, side=2, smoothing=3, random_state=0).shares == 0).all()
 
 
-def test_the_most_confident_right_images_come_first_and_doubtful_ones_never():
+def test_the_most_confident_correct_images_come_first_and_uncertain_ones_never():
     X, proba = images_of([0, 0, 0, 0, 1, 1, 1, 1])
     y = np.array([0, 0, 0, 1, 1, 1, 1, 1])  # the fourth is wrong
     proba = 0.5 + (proba - 0.5) * np.array([0.2, 0.8, 0.5, 1, 0.3, 0.9, 0, 0.6])[:, None]  # the seventh is in doubt
@@ -191,7 +191,7 @@ def test_grids_that_cannot_be_made_and_maps_of_another_size():
         ({"n_grids": 0}, "n_grids=0 and smoothing=1 must be integers"),
         ({"smoothing": 2}, "smoothing=2 must be integers, 1 or more, and the last one odd"),
         ({"smoothing": 3.0}, r"smoothing=3\.0 must be integers"),
-        ({"X": np.zeros((4, 6))}, r"X of shape \(4, 6\) are no images"),
+        ({"X": np.zeros((4, 6))}, r"X has shape \(4, 6\). Expected images"),
         ({"y": np.zeros((4, 2))}, "should be a 1d array"),
     ],
 )
@@ -278,7 +278,7 @@ def test_fractions_are_rounded_and_boxes_keep_their_size(left, column):
 
 
 @pytest.mark.parametrize("boxes", [(0, 0, 1), [(0, 0, 1)], [(0, 0, 1, 1, 9)], [("a", "b", "c", "d")], 5], ids=str)
-def test_boxes_that_are_none(boxes):
+def test_invalid_boxes_are_an_error(boxes):
     with pytest.raises(ValueError, match=r"Expected numbers \(m, 4\)"):
         energy_in_boxes(MAP, [boxes])
 
@@ -313,7 +313,7 @@ def test_float16_evidence_does_not_overflow():
 
 
 def test_boxes_of_other_images():
-    with pytest.raises(ValueError, match="boxes are of 2 images, maps of 1"):
+    with pytest.raises(ValueError, match="boxes are for 2 images, maps for 1"):
         pointing_game(MAP, [[], []])
     with pytest.raises(ValueError, match=r"must be \(n, R, C\), one"):
         energy_in_boxes(MAP[0], [[], []])

@@ -184,7 +184,7 @@ def test_an_array_as_parameter(images, path):
     np.testing.assert_array_equal(loaded.value_range, clf.value_range, strict=True)
 
 
-def test_parameters_set_after_the_fit_are_kept_beside_those_of_the_network(images, clf, path):
+def test_parameters_set_after_the_fit_are_kept_next_to_those_of_the_network(images, clf, path):
     changed = pickle.loads(pickle.dumps(clf)).set_params(encoder_width=9, n_stages=2, clip_negative=True)
     loaded = again(changed, path)
     assert loaded.get_params() == changed.get_params()
@@ -200,7 +200,7 @@ def test_a_compiled_network_is_stored_as_what_was_compiled_and_loaded_without_a_
     check_same(clf, again(loaded, path), images[0])
 
 
-def test_training_goes_on_after_loading(images, clf, path):
+def test_training_continues_after_loading(images, clf, path):
     X, y = images
     loaded = again(clf, path).set_params(warm_start=True)
     going_on = pickle.loads(pickle.dumps(clf)).set_params(warm_start=True)
@@ -253,7 +253,7 @@ def test_loading_reads_no_global_random_state(clf, path):
 # ---- what cannot be stored -------------------------------------------------------------------------------------------
 
 
-def test_nothing_fitted_nothing_saved(path):
+def test_an_unfitted_classifier_cannot_be_saved(path):
     with pytest.raises(NotFittedError):
         GCMClassifier().save(path)
     assert not path.exists()
@@ -309,7 +309,7 @@ def test_a_long_history_is_stored(clf, path):
     assert again(changed, path).history_ == changed.history_
 
 
-def test_one_too_long_says_what_to_do(clf, path):
+def test_a_history_that_is_too_long_is_an_error_with_a_remedy(clf, path):
     changed = pickle.loads(pickle.dumps(clf))
     changed.history_ *= 10_000
     with pytest.raises(ValueError, match=r"history_ has 20000 epochs .*at most 10833 .*del clf\.history_\[:-1000\]"):
@@ -341,7 +341,7 @@ def test_a_model_of_a_gpu_loads_elsewhere_when_told(images, clf, path, monkeypat
 
 
 @pytest.mark.parametrize("device", ["gpu", "meta", 0, ["cpu"]])
-def test_a_device_that_is_none_is_the_callers_error(clf, path, device):
+def test_an_invalid_device_is_not_a_model_file_error(clf, path, device):
     clf.save(path)
     with pytest.raises((TypeError, ValueError), match="device") as caught:
         GCMClassifier.load(path, device=device)
@@ -450,7 +450,7 @@ OPEN = {
 
 
 @pytest.mark.parametrize("kind", OPEN)
-def test_file_objects_hold_the_model_where_they_stand(clf, images, tmp_path, kind):
+def test_file_objects_hold_the_model_at_their_position(clf, images, tmp_path, kind):
     before = b"12345" if kind == "within a stream" else b""
     with OPEN[kind](tmp_path / "stream", mode="wb") as file:
         file.write(before)

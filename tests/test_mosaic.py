@@ -68,7 +68,7 @@ def test_each_image_has_a_part_before_any_has_two(n_images):
     assert of_parts.tolist() == [i % n_images for i in range(len(of_parts))]
 
 
-def test_a_part_shows_its_image_whole_and_goes_on_with_its_reflection_or_is_a_crop_of_it():
+def test_a_part_is_a_crop_of_its_image_or_the_whole_image_with_reflected_borders():
     images = torch.arange(4 * 8 * 12.0).view(4, 1, 8, 12)
     kinds = set()
     for seed in range(40):

@@ -217,7 +217,7 @@ def _momentum(net):
     ids=["weight", "statistic", "momentum"],
 )
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
-def test_what_the_very_last_step_spoils_is_no_model(spoilt, method, find, value, message, early_stopping):
+def test_divergence_in_the_last_step_is_an_error(spoilt, method, find, value, message, early_stopping):
     X, y = np.random.default_rng(0).random((32, 6, 6)), np.arange(32) % 2
     clf = GCMClassifier(**TINY, early_stopping=early_stopping, validation_fraction=0.25).fit(X, y)
     before, scores = vars(clf).copy(), clf.decision_function(X)
@@ -230,7 +230,7 @@ def test_what_the_very_last_step_spoils_is_no_model(spoilt, method, find, value,
     np.testing.assert_array_equal(clf.decision_function(X), scores)
 
 
-def test_a_loss_that_is_no_number_is_no_improvement(monkeypatch):
+def test_a_nan_loss_is_not_an_improvement(monkeypatch):
     losses, seen = iter([0.7, np.nan]), []
     monkeypatch.setattr(net.GCMNet, "_validate", lambda net, batches: next(losses))
     monkeypatch.setattr(net.EarlyStopping, "on_epoch_end", lambda self, net, **_: seen.append(net.history[-1]))

@@ -102,17 +102,17 @@ def test_score_is_the_mean_of_the_contributions_and_so_are_its_gradients(variant
 
 @pytest.mark.parametrize("variant", ["shared", "unshared", "clipped", "bright", "encoder", "paper", "paper-unshared"])
 @pytest.mark.parametrize(("n_classes", "n_channels"), [(2, 1), (10, 4), (300, 3)])
-def test_so_it_is_for_any_number_of_classes_and_channels(variant, n_classes, n_channels):
+def test_score_is_the_mean_for_any_number_of_classes_and_channels(variant, n_classes, n_channels):
     check_score_is_mean(make(n_classes, n_channels, variant), draw((2, n_channels, 5, 7)), 1e-12)
 
 
 @each_variant
-def test_so_it_is_in_float32_to_rounding(variant):
+def test_score_is_the_mean_in_float32_to_rounding(variant):
     check_score_is_mean(make(3, 3, variant, torch.float32), draw((2, 3, 33, 47), torch.float32), 1e-5)
 
 
 @each_variant
-def test_so_it_is_in_training_mode(variant):
+def test_score_is_the_mean_in_training_mode(variant):
     network = make(3, 2, variant).train()
     check_score_is_mean(network, draw((4, 2, 9, 10)), 1e-12)
 
@@ -280,7 +280,7 @@ def test_score_is_the_mean_of_the_map_however_large_the_image(variant, side):
 
 @pytest.mark.parametrize("variant", LARGE)
 @torch.no_grad()
-def test_so_it_is_for_parts_of_large_images_and_in_training(variant):
+def test_score_is_the_mean_for_parts_of_large_images_and_in_training(variant):
     network = make(2, 1, variant, torch.float32, **WIDTHS).train()
     network.head.bias.fill_(1)  # no score is near zero by chance
     images = torch.from_numpy(tiled(512))[None, None]
@@ -293,7 +293,7 @@ def test_so_it_is_for_parts_of_large_images_and_in_training(variant):
 
 
 @pytest.mark.parametrize("variant", LARGE)
-def test_so_it_is_for_a_classifier_of_large_images_and_of_whole_frames(variant):
+def test_score_is_the_mean_for_a_classifier_of_large_images_and_of_whole_frames(variant):
     X = np.stack([tiled(512, seed) for seed in range(2)])
     X[1] *= 0.5
     params = {**WIDTHS, "n_stages": 3, "max_epochs": 1, "batch_size": 2, "precision": "float32", "device": "cpu"}

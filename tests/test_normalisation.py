@@ -147,7 +147,7 @@ def test_an_image_of_the_window_s_size_looks_nearly_the_same_alone_and_in_a_fram
     torch.testing.assert_close(middle, standardise(image)[:, :, 10:13, 15:17], atol=0.15, rtol=0.05)
 
 
-def test_a_faint_texture_keeps_its_digits_beside_bright_parts_of_a_frame():
+def test_a_faint_texture_keeps_its_digits_next_to_bright_parts_of_a_frame():
     frame = torch.zeros(1, 1, 64, 64)
     frame[..., 32:] = 1
     frame[..., :32] = 0.01 + 0.001 * draw((1, 1, 64, 32), torch.float32)

@@ -57,7 +57,7 @@ def test_a_pickle_that_is_not_the_official_one_is_never_opened(cifar10, path):
     (folder / "cifar-10-batches-py" / "data_batch_3").write_bytes(content)
     with tarfile.open(folder / "cifar-10-python.tar.gz", "w:gz") as archive:
         archive.add(folder / "cifar-10-batches-py", "cifar-10-batches-py")
-    with pytest.raises(ValueError, match=r"data_batch_3 has MD5 .* damaged or another\. Get cifar-10-python"):
+    with pytest.raises(ValueError, match=r"data_batch_3 has MD5 .* damaged or another file\. Get cifar-10-python"):
         load_cifar10(folder / path)
 
 
@@ -70,7 +70,7 @@ def test_missing_files_of_cifar10_are_named(cifar10, tmp_path):
 
 
 @pytest.mark.parametrize("how", ["other", "cut", "without the files"])
-def test_archives_that_are_none(cifar10, how):
+def test_files_that_are_not_archives_are_an_error(cifar10, how):
     path = cifar10[0] / "cifar-10-python.tar.gz"
     if how == "other":
         path.write_bytes(b"no archive")
@@ -115,7 +115,7 @@ def test_svhn(tmp_path, monkeypatch):
         load_svhn(tmp_path)
 
 
-def test_what_is_no_npz_with_the_four_arrays(tmp_path):
+def test_an_npz_without_the_four_arrays_is_an_error(tmp_path):
     one, X = tmp_path / "one.npz", np.zeros((2, 3, 3))
     with pytest.raises(FileNotFoundError, match=r"one\.npz' does not exist. Expected an \.npz"):
         load_npz(one)

@@ -115,7 +115,7 @@ def exported(quick, tmp_path_factory):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_graph_has_the_answers_of_explain(case, tmp_path):
+def test_graph_has_the_results_of_explain(case, tmp_path):
     params, shape, values, labels, maps = CASES[case]
     clf, path = fit(params, shape, values, labels), tmp_path / "model.onnx"
     opset = OPSETS.get(case)
@@ -212,7 +212,7 @@ def test_export_leaves_everything_as_it_was(quick, tmp_path, capfd):
 
 
 @pytest.mark.parametrize("flag", ["ieee", "tf32"])
-def test_export_works_whatever_flags_the_user_has_set(quick, exported, flag, tmp_path):
+def test_export_works_with_any_flags_of_the_user(quick, exported, flag, tmp_path):
     backends, X = torch.backends, draw(3, (4, 6, 1), DIGITS)
     try:
         backends.mkldnn.conv.fp32_precision = backends.mkldnn.matmul.fp32_precision = "none"
@@ -241,7 +241,7 @@ def test_threads_may_export_and_predict(quick, exported, tmp_path):
     assert all(path.read_bytes() == exported.read_bytes() for path in paths)
 
 
-def test_a_graph_with_other_answers_is_not_written(exported, tmp_path, monkeypatch):
+def test_a_graph_with_other_results_is_not_written(exported, tmp_path, monkeypatch):
     other, path = fit({"n_stages": 1, "random_state": 1}, (4, 6, 1), DIGITS, INTEGERS), tmp_path / "model.onnx"
     path.write_text("the last one")
     monkeypatch.setattr(onnx_file, "_export", lambda *_: exported.read_bytes())

@@ -259,7 +259,7 @@ def test_measures_of_a_small_example():
     assert quality.calibration_error == pytest.approx(expected)
 
 
-def test_no_threshold_helps_where_the_surest_answer_is_wrong():
+def test_no_threshold_helps_if_the_most_confident_prediction_is_wrong():
     quality = measure(np.array([0, 0]), np.array([1, 0]), np.array([0.9, 0.6]), 2)
     assert quality.decided(0.01) is None
 
@@ -284,7 +284,7 @@ def test_a_report_has_no_path_of_the_user(data, tmp_path):
     assert "secret" not in Report.from_estimator(clf, *data).to_html()
 
 
-def test_fingerprints_tell_data_apart(clf, data):
+def test_fingerprints_differ_for_other_data(clf, data):
     def prints(X, y):
         return Report.from_estimator(clf, X, y)._survey["fingerprints"]
 
@@ -297,7 +297,7 @@ def test_fingerprints_tell_data_apart(clf, data):
 # ---- which images and classes ----------------------------------------------------------------------------------------
 
 
-def test_of_many_images_the_doubtful_the_wrong_and_a_sample_are_shown(clf, data):
+def test_a_report_of_many_images_shows_the_uncertain_the_wrong_and_a_sample(clf, data):
     X, y = data
     wrong = y.copy()
     wrong[[3, 30]] = ["good", "bad"] if (y[[3, 30]] == ["bad", "good"]).all() else np.roll(y, 1)[[3, 30]]
@@ -368,7 +368,7 @@ def test_estimators_that_have_no_evidence(data):
     [
         ({"y": ["bad"]}, "X has 60 images and y has 1 labels"),
         ({"y": ["unknown"] * 60}, "y has the label 'unknown', but the classes are .* fitted on"),
-        ({"names": ["a"]}, "names has 1 names, and there are 60 images"),
+        ({"names": ["a"]}, "names has 1 names for 60 images"),
         ({"names": "abc"}, "names is a str. Expected a sequence of 60 names"),
         ({"max_images": 0}, "max_images=0 must be an integer of at least 1"),
         ({"max_images": True}, "max_images=True must be"),

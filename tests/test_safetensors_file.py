@@ -1,4 +1,4 @@
-"""The file format: whole or not at all, and one error for whatever is wrong with a file."""
+"""The file format: whole or not at all, and one error type for any invalid content."""
 
 import errno
 import os
@@ -41,7 +41,7 @@ def test_what_was_written_is_read(tmp_path, tensors):
     assert os.listdir(tmp_path) == ["run.ckpt"]
 
 
-def test_a_file_may_be_written_over_while_its_tensors_are_in_use(tmp_path, tensors):
+def test_a_file_may_be_overwritten_while_its_tensors_are_in_use(tmp_path, tensors):
     path = tmp_path / "model.gcm"
     safetensors_file.write(path, tensors, {}, "model")
     read, _ = safetensors_file.read(path, "model")
@@ -73,7 +73,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, tensors, monk
     assert os.listdir(tmp_path) == ["model.gcm"]
 
 
-def test_a_disk_that_takes_no_more_is_an_os_error(tmp_path, tensors):
+def test_a_full_disk_is_an_os_error(tmp_path, tensors):
     resource = pytest.importorskip("resource")  # of Unix
     path = tmp_path / "model.gcm"
     safetensors_file.write(path, tensors, METADATA, "model")
@@ -162,7 +162,7 @@ def test_links_and_permissions_stay(tmp_path, tensors):
     ],
     ids=["nan", "inf", "type", "json-nan", "long"],
 )
-def test_what_could_not_be_read_is_not_written(tmp_path, tensors, metadata, message):
+def test_content_that_could_not_be_read_is_not_written(tmp_path, tensors, metadata, message):
     with pytest.raises(ValueError, match=message):
         safetensors_file.write(tmp_path / "model.gcm", tensors, metadata, "model")
     assert os.listdir(tmp_path) == []
@@ -209,7 +209,7 @@ def test_a_missing_file_a_folder_and_a_pipe(tmp_path):
         safetensors_file.read(tmp_path / "pipe", "model")  # would wait for a writer
 
 
-def test_another_kind_says_who_reads_it(tmp_path):
+def test_the_error_for_another_kind_names_its_reader(tmp_path):
     path = tmp_path / "run.ckpt"
     safetensors_file.write(path, {}, {}, "checkpoint")
     with pytest.raises(ModelFileError, match=r"of kind 'checkpoint', not 'model'.*GCMClassifier\(checkpoint=\.\.\.\)"):
@@ -221,5 +221,5 @@ def test_another_schema_names_both(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(safetensors_file, "SCHEMA", 7)
         safetensors_file.write(path, {}, {}, "model")
-    with pytest.raises(ModelFileError, match="schema '7', and this version of skgcm knows '1' alone"):
+    with pytest.raises(ModelFileError, match="schema '7', and this version of skgcm reads only '1'"):
         safetensors_file.read(path, "model")

@@ -17,7 +17,7 @@ def test_the_class_drawn_is_any_but_the_own():
 
 @pytest.mark.parametrize(("n_pixels", "spread"), [(24, 1), (6, 1 / 4), (1, 1 / 24)])
 @pytest.mark.parametrize("size", [1e-3, -1, 1e3])
-def test_spread_is_the_share_of_the_pixels_that_contribute_whatever_the_size(n_pixels, spread, size):
+def test_spread_is_the_share_of_pixels_that_contribute_at_any_size(n_pixels, spread, size):
     own = torch.zeros(1, 1, 4, 6)
     own.view(-1)[:n_pixels] = size
     assert sparsity.penalty(own, -own.abs()).item() == pytest.approx(spread, rel=1e-5)
@@ -29,7 +29,7 @@ def test_evidence_for_another_class_is_penalised_where_it_is_positive():
     assert found == pytest.approx(1 + other.clamp(min=0).mean().item(), rel=1e-5)
 
 
-def test_each_region_counts_alike():
+def test_each_region_has_equal_weight():
     own, other = torch.randn(2, 5, 2, 4, 6, generator=torch.Generator().manual_seed(0))
     left = torch.zeros(5, 1, 4, 6)
     left[:, :, :, :2] = 1

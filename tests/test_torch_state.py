@@ -80,7 +80,7 @@ def assert_identical(found, expected):
 # ---- threads -----------------------------------------------------------------------------------------------------
 
 
-def test_threads_get_the_same_answers_to_the_bit(clf, images, two_threads):
+def test_threads_get_the_same_results_to_the_bit(clf, images, two_threads):
     parts = [images[0][i : i + 9] for i in range(0, 36, 9)]
     expected = [answers(clf, part) for part in parts]
     with ThreadPoolExecutor(4) as executor:
@@ -88,7 +88,7 @@ def test_threads_get_the_same_answers_to_the_bit(clf, images, two_threads):
             assert_identical(found, alone)
 
 
-def test_fits_and_predictions_side_by_side_do_not_meet(clf, images, two_threads):
+def test_concurrent_fits_and_predictions_do_not_interfere(clf, images, two_threads):
     X, y = images
     expected, fitted = answers(clf, X), GCMClassifier(**EVERYTHING).fit(X, y).decision_function(X)
     before = settings()
@@ -102,7 +102,7 @@ def test_fits_and_predictions_side_by_side_do_not_meet(clf, images, two_threads)
     assert settings() == before
 
 
-def test_a_new_thread_takes_as_many_workers_as_was_said_last(clf, images, two_threads):
+def test_a_new_thread_uses_the_last_number_of_threads_set(clf, images, two_threads):
     seen, expected = [], answers(clf, images[0])
     thread = threading.Thread(target=lambda: seen.append((answers(clf, images[0]), torch.get_num_threads())))
     thread.start()
@@ -189,7 +189,7 @@ def _raising(images):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_what_raises_leaves_modes_and_flags_too(images, mode, monkeypatch):
+def test_an_error_restores_modes_and_flags(images, mode, monkeypatch):
     X, y = images[0][:, :8, :8], images[1]
     clf = GCMClassifier(**SMALL).fit(X, y)
     with MODES[mode]():

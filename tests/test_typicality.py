@@ -77,7 +77,7 @@ def test_distances_are_those_of_gaussians_with_a_common_covariance():
         assert (usual < share).mean() == pytest.approx(share, rel=0.5)
 
 
-def test_farther_is_never_more_usual():
+def test_a_larger_distance_is_never_more_usual():
     rng = np.random.default_rng(0)
     known = typicality.fit(rng.normal(size=(60, 3)), np.arange(60) % 3)
     usual = known(np.linspace(0, 50, 500)[:, None] * [1.0, 0.5, 0])

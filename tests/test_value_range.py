@@ -53,7 +53,7 @@ def test_values_far_outside_are_an_error_and_near_ones_are_not():
     ],
 )
 def test_values_of_another_scale_get_a_warning(rows, value_range):
-    with pytest.warns(UserWarning, match="was X scaled otherwise"):
+    with pytest.warns(UserWarning, match="Check whether X has the scale"):
         check_values_in_range(rows, value_range)
 
 
@@ -78,7 +78,7 @@ def test_a_black_image_and_small_values_in_a_small_range_get_none(rows, value_ra
     ],
 )
 def test_training_images_that_are_nearly_all_dark_get_a_warning_with_the_remedy(rows):
-    with pytest.warns(UserWarning, match=r"99.5 % of the values in X are .*say value_range=\(0, "):
+    with pytest.warns(UserWarning, match=r"99.5 % of the values in X are .*set value_range=\(0, "):
         warn_if_dark(rows, find_value_range(rows))
 
 
@@ -88,7 +88,7 @@ def test_of_large_images_all_are_looked_at():
     warn_if_dark(rows, find_value_range(rows))
     rows = rows / np.float32(200)
     rows[1] = -1
-    with pytest.warns(UserWarning, match="scaled otherwise"):
+    with pytest.warns(UserWarning, match="Check whether X has the scale"):
         check_values_in_range(rows, (0, 1))
 
 

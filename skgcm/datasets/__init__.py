@@ -1,4 +1,4 @@
-"""Files to arrays: the first step from pictures on a disk to ``fit(X, y)``. Nothing here downloads anything."""
+"""From image files to arrays for ``fit(X, y)``. Nothing is downloaded."""
 
 from skgcm.datasets._folder import list_image_folder, load_image_folder, load_images
 

@@ -35,7 +35,7 @@ def _check_size(size):
 
 
 def _check_how(size, mode, resize, on_error):
-    """How to read a file: ``size`` as (rows, columns) or None, once the other options are checked."""
+    """Check the options of reading. Returns ``size`` as (rows, columns) or None."""
     size = _check_size(size)
     if mode not in (None, "L", "RGB"):
         raise ValueError(f"mode={mode!r}: expected 'L' for grey, 'RGB' for colour, or None to decide by the files.")
@@ -53,14 +53,14 @@ def _check_groups(groups):
     try:
         groups = None if groups is None else re.compile(groups)
     except (TypeError, re.error) as error:
-        raise ValueError(f"groups={groups!r} is no regular expression: {error}.") from error
+        raise ValueError(f"groups={groups!r} is not a regular expression: {error}.") from error
     if groups is not None and isinstance(groups.pattern, bytes):
-        raise ValueError(f"groups={groups.pattern!r} is of bytes, and names are text: leave out the b.")
+        raise ValueError(f"groups={groups.pattern!r} is of bytes, but names are text: leave out the b.")
     return groups
 
 
 def _find_groups(groups, files):
-    """The group of each file: what the expression finds in its name below the folder."""
+    """The group of each file: the match of the expression in its path below the folder."""
     found = []
     for names in files:
         name = unicodedata.normalize("NFC", "/".join(names))
@@ -68,15 +68,15 @@ def _find_groups(groups, files):
         group = match and match[min(groups.groups, 1)]
         if not group:
             raise ValueError(
-                f"groups={groups.pattern!r} finds nothing in {name!r}: expected a regular expression that finds the "
-                "group of every file in its path below the folder, or that tells it by its first (...)."
+                f"groups={groups.pattern!r} finds nothing in {name!r}: expected a regular expression that matches the "
+                "group of every file in its path below the folder, as a whole or by its first (...)."
             )
         found.append(group)
     return np.array(found)
 
 
 def _read(files, size, mode, resize, on_error):
-    """Images (n, R, C, D) of those files that can be read, and their positions (n,) in `files`."""
+    """Images (n, R, C, D) of the files that can be read, and their positions (n,) in `files`."""
     failed = {}
 
     def attempt(read, i):
@@ -90,7 +90,7 @@ def _read(files, size, mode, resize, on_error):
 
     X, kept = None, []
     with warnings.catch_warnings():
-        # Large pictures and odd metadata: nothing a user can act on. What cannot be decoded is an error all the same.
+        # Warnings about large pictures and unusual metadata do not help a user. Decoding errors are still raised.
         warnings.filterwarnings("ignore", module=r"PIL\.")
         if mode is None:
             colour = any(attempt(pillow.is_grey, i) is False for i in range(len(files)))
@@ -120,7 +120,7 @@ def _read(files, size, mode, resize, on_error):
 
 
 def _check_masks(masks):
-    """`masks` as a Path, where it is a folder, or as a suffix, or None."""
+    """`masks` as a Path if it is a folder, else as a suffix, or None."""
     if masks is None or (isinstance(masks, str) and masks and "/" not in masks and not Path(masks).is_dir()):
         return masks
     if not masks or not isinstance(masks, str | os.PathLike):
@@ -131,7 +131,7 @@ def _check_masks(masks):
 
 
 def _read_masks(files, size, resize, shape):
-    """The masks of n images (R, C) in files, None where there is none: objects (n,)."""
+    """The masks of n images (R, C) from files, None for an image without one: objects (n,)."""
     masks = np.empty(len(files), object)
     for i, file in enumerate(files):
         if file is not None:
@@ -157,8 +157,8 @@ def load_image_folder(
     The layout is ``path/CLASS/FILE``. The name of a class folder is the label of its images. Every file whose extension
     Pillow knows as an image is read: PNG, JPEG, TIFF, BMP, WebP and more. Hidden entries (a leading dot) are ignored.
     Other images are left out with a UserWarning that counts and names them: those in subfolders of class folders,
-    beside the class folders, without the extension of an image, or in a format that Pillow does not read (HEIC, JPEG
-    XL, camera raw). `pattern` says which files to read instead. Files of one name and several extensions in a folder
+    next to the class folders, without the extension of an image, or in a format that Pillow does not read (HEIC, JPEG
+    XL, camera raw). `pattern` selects other files to read. Files of one name and several extensions in a folder
     (``1.jpg``, ``1.png``) are read with a UserWarning, since one may be the mask of the other.
 
     Parameters
@@ -167,22 +167,22 @@ def load_image_folder(
         The folder that holds the class folders. A leading ``~`` is the home folder.
     size : int or (int, int), default=None
         Rows and columns to resize every image to, one integer for a square. The filter is bilinear, widened when
-        shrinking so that no pixel is skipped: it cannot ring, and ringing at an edge would show up as evidence. None
-        keeps the images as they are, and then all must have one size.
+        shrinking so that no pixel is skipped. It does not ring: ringing at an edge could become evidence. None keeps
+        the size of the images, which must all have the same.
     mode : {"L", "RGB"}, default=None
-        "L" makes every image grey (ITU-R 601-2 luma), "RGB" gives every image three channels. None is "L" when every
-        file is stored in greys, with 1, 8 or 16 bits and with or without transparency, else "RGB". Greys stored as
-        three equal channels count as colour: there ``mode="L"`` saves two thirds of the memory.
+        "L" makes every image grey (ITU-R 601-2 luma), "RGB" gives every image three channels. None is "L" if every
+        file is stored in grey, with 1, 8 or 16 bits and with or without transparency, else "RGB". Grey stored as three
+        equal channels counts as colour: for such files ``mode="L"`` saves two thirds of the memory.
     resize : {"stretch", "pad", "crop"}, default="stretch"
-        How an image of other proportions than `size` is resized. "stretch" changes its proportions. "pad" and "crop"
+        How an image with other proportions than `size` is resized. "stretch" changes its proportions. "pad" and "crop"
         keep them: "pad" shows the whole image between two black margins of equal width, "crop" fills `size` with the
         middle of the image.
     pattern : str, default=None
-        A glob that says which files are images: relative to `path`, with ``/`` between folders and ``**`` for any
-        number of folders. ``"**/*.jpg"`` reads files at any depth, ``"*/photos/*"`` those in the folder ``photos`` of
+        A glob that selects image files: relative to `path`, with ``/`` between folders and ``**`` for any number of
+        folders. ``"**/*.jpg"`` reads files at any depth, ``"*/photos/*"`` those in the folder ``photos`` of
         each class. The class is always the first folder. A pattern without ``/``, such as ``"*.jpg"``, is for files
         right inside the class folders. Upper and lower case are the same. Images may have any extension, or none.
-        Matching files that are no images are left out with the warning above, files that do not match without one.
+        Matching files that are not images are left out with the warning above, files that do not match without one.
         None reads files right inside the class folders that have the extension of an image.
     groups : str or re.Pattern, default=None
         A regular expression that finds the group of an image in its path relative to `path`, with ``/`` between folders
@@ -190,14 +190,14 @@ def load_image_folder(
         ``groups=r"part(\d+)"`` is "17" for ``good/part17_left.png``. Pass the groups to ``GroupKFold`` and the like,
         which keep the images of one group on one side of a split.
     masks : str or path-like, default=None
-        Where masks are, images that are black where the evidence should not lie. Either what their name has after that
-        of the photo, without its extension: ``"_mask"`` for ``part1.jpg`` and ``part1_mask.png`` in the same folder,
-        ``".png"`` for ``part1.jpg`` and ``part1.png``. Masks are not read as photos. Or a folder that exists, with the
-        same class folders, where masks have the names of their photos, or these and ``_mask``, and any extension:
-        ``ground_truth`` of MVTec AD. Photos without a mask are fine. Store masks without loss, as PNG for example.
+        Where to find masks: images that are black where the evidence should not lie. Either a suffix, which follows the
+        name of the photo without its extension: ``"_mask"`` for ``part1.jpg`` and ``part1_mask.png`` in the same
+        folder, ``".png"`` for ``part1.jpg`` and ``part1.png``. Masks are not read as photos. Or a folder that exists,
+        with the same class folders. In it, masks have the names of their photos, or these and ``_mask``, with any
+        extension: ``ground_truth`` of MVTec AD. Photos may have no mask. Store masks in a lossless format, such as PNG.
     on_error : {"raise", "warn"}, default="raise"
-        What happens when a file cannot be read: an error, or one UserWarning for all of them, which are left out. A
-        mask that cannot be read is an error.
+        If a file cannot be read: raise an error, or leave such files out with one UserWarning. A mask that cannot be
+        read is an error.
     return_paths : bool, default=False
         Whether to return the path of each image too.
 
@@ -212,8 +212,8 @@ def load_image_folder(
     paths : ndarray of shape (n,), dtype str
         The file of each image, beginning with `path`. Only with ``return_paths=True``.
     masks : ndarray of shape (n,), dtype object
-        The mask of each image, bool (R, C), True inside, or None: what ``GCMClassifier.fit`` takes. They are resized
-        with their images; a pixel is inside where any part of it is. Only with `masks`.
+        The mask of each image, bool (R, C), True inside, or None, as for ``GCMClassifier.fit``. They are resized with
+        their images; a pixel is inside if any part of it is. Only with `masks`.
     groups : ndarray of shape (n,), dtype str
         The group of each image. The last value, only with `groups`.
 
@@ -226,8 +226,8 @@ def load_image_folder(
     ValueError
         If there are less than two class folders, a class folder holds no images, the name of one is not UTF-8, two
         have the same name in two Unicode forms, a file cannot be read (the message names it), `groups` finds nothing in
-        a file's path, no image has a mask, images differ in size while `size` is None, or a parameter has none of the
-        values above.
+        a file's path, no image has a mask, images differ in size and `size` is None, or the value of a parameter is
+        invalid.
 
     See Also
     --------
@@ -236,22 +236,22 @@ def load_image_folder(
 
     Notes
     -----
-    What happens to one image, in this order:
+    An image is read in these steps:
 
-    1. It is turned upright as its EXIF orientation says. Of an animation or a stack, the first frame is taken.
-    2. 16-bit greys are divided by 257, so that 0 ... 65535 becomes 0 ... 255. A TIFF of 12 bits is scaled alike, from
-       0 ... 4095; a 12-bit picture stored in 16 bits comes out dark. Where a TIFF says that 0 is white, it is. Numbers
-       that do not say which value is white are an error: 32 bits, floats, signed integers, and the 16 bits of FITS.
-    3. Transparency is blended onto black, the value to which GCM's contribution maps give no weight.
+    1. It is turned upright by its EXIF orientation. Of an animation or a stack, the first frame is read.
+    2. 16-bit grey values are divided by 257, so that 0 ... 65535 becomes 0 ... 255. A TIFF of 12 bits is scaled from
+       0 ... 4095; a 12-bit picture stored in 16 bits becomes dark. If a TIFF defines 0 as white, 0 is white. Numbers
+       without a defined white are an error: 32 bits, floats, signed integers, and the 16 bits of FITS.
+    3. Transparent pixels are blended onto black, the value to which GCM's contribution maps give no weight.
     4. Palettes, CMYK, LAB and other colour spaces are converted to `mode`, then the image is resized. Embedded colour
        profiles are not applied.
 
-    What Pillow is known to misread is an error that says so: 16-bit TIFFs that store channel after channel without
-    compression, for example.
+    Files that Pillow is known to misread raise an error with the reason, for example 16-bit TIFFs that store channel
+    after channel without compression.
 
-    `X` takes n·R·C·D bytes; besides it, one decoded image at a time is in memory. A progress bar appears on a terminal
-    and nowhere else. Formats of Pillow plugins work once the plugin is registered. EPS and WMF, which Pillow hands to
-    other programs, are left out.
+    `X` takes n·R·C·D bytes; in addition, one decoded image at a time is in memory. A progress bar appears only on a
+    terminal. Formats of Pillow plugins work after the plugin is registered. EPS and WMF, which need other programs, are
+    left out.
 
     Examples
     --------
@@ -297,15 +297,15 @@ def load_image_folder(
 
 
 def list_image_folder(path, *, pattern=None):
-    """List a folder with one subfolder of images per class, and read none of them.
+    """List a folder with one subfolder of images per class, without reading the images.
 
-    For more images than memory holds: ``GCMClassifier(image_shape=(224, 224, 3)).fit(paths, y)`` reads each batch when
-    it is needed.
+    Use it for more images than memory holds: ``GCMClassifier(image_shape=(224, 224, 3)).fit(paths, y)`` reads each
+    batch when it is needed.
 
     Parameters
     ----------
     path, pattern
-        As in :func:`load_image_folder`, and so is which files are listed, in which order, and with which warnings.
+        As in :func:`load_image_folder`. The listed files, their order and the warnings are the same too.
 
     Returns
     -------
@@ -317,8 +317,8 @@ def list_image_folder(path, *, pattern=None):
     Raises
     ------
     FileNotFoundError, NotADirectoryError, ValueError
-        As :func:`load_image_folder` does for `path`, `pattern` and the class folders. Whether a file can be read shows
-        when it is read.
+        As :func:`load_image_folder` does for `path`, `pattern` and the class folders. Files are not checked: errors of
+        reading come later.
 
     See Also
     --------
@@ -347,7 +347,7 @@ def load_images(path, *, size=None, mode=None, resize="stretch", pattern=None, o
     """Load images that have no classes, such as new ones to predict.
 
     All images of a folder and its subfolders are read as :func:`load_image_folder` reads them. To read new images for a
-    fitted classifier, state the mode, the size and `resize` that it was trained with.
+    fitted classifier, pass the mode, the size and `resize` that it was trained with.
 
     Parameters
     ----------
@@ -356,9 +356,9 @@ def load_images(path, *, size=None, mode=None, resize="stretch", pattern=None, o
     size, mode, resize, on_error
         As in :func:`load_image_folder`.
     pattern : str, default=None
-        A glob that says which files are images, relative to `path`: ``"*.jpg"`` for those right inside,
-        ``"**/*.jpg"`` for those at any depth. Else as in :func:`load_image_folder`. None reads files with the extension
-        of an image at any depth.
+        A glob that selects image files, relative to `path`: ``"*.jpg"`` for those right inside, ``"**/*.jpg"`` for
+        those at any depth. Otherwise as in :func:`load_image_folder`. None reads files with the extension of an image
+        at any depth.
 
     Returns
     -------
@@ -374,8 +374,8 @@ def load_images(path, *, size=None, mode=None, resize="stretch", pattern=None, o
     NotADirectoryError
         If `path` is a file.
     ValueError
-        If there are no images, a file cannot be read, images differ in size while `size` is None, or a parameter has
-        none of the values of :func:`load_image_folder`.
+        If there are no images, a file cannot be read, images differ in size and `size` is None, or the value of a
+        parameter is invalid.
 
     Examples
     --------

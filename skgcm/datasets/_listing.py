@@ -1,4 +1,4 @@
-"""Which files of a folder are images, which are left out, and the class of each.
+"""Find the images of a folder, those that are left out, and the class of each image.
 
 Files are tuples of names relative to the folder: ("good", "monday", "1.png") for good/monday/1.png.
 """
@@ -13,8 +13,8 @@ from PIL import Image
 from skgcm.inputs import pillow
 from skgcm.utils.warnings import warn
 
-# Photos that Pillow reads only with a plugin, if at all, and drawings that it leaves to other programs: a user who is
-# not told would miss them in no other way
+# Photos that Pillow reads only with a plugin, if at all, and drawings that it leaves to other programs. Without a
+# warning a user would not notice that they are missing.
 UNREAD = {".heic", ".heif", ".hif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2"}
 UNREAD |= {".eps", ".wmf", ".emf"}
 
@@ -22,7 +22,7 @@ LAYOUT = "Expected one folder per class with its images directly inside: CLASS/F
 NO_CLASSES = "For images without classes there is load_images."
 
 # Why an image is left out
-DEEPER, BESIDE = "in subfolders of class folders", "beside the class folders"
+DEEPER, BESIDE = "in subfolders of class folders", "next to the class folders"
 UNNAMED, FOREIGN = "without the extension of an image", "in formats that Pillow does not read"
 
 
@@ -41,7 +41,7 @@ def find_images(path, pattern=None):
 def find_classes(path, pattern=None, masks=None):
     """Images in class folders, sorted by class, then by name, the class of each, and {image: path of its mask}.
 
-    `masks` is a folder, a Path, or what the name of a mask has after that of its image, a string.
+    `masks` is a folder, a Path, or a suffix, a string that follows the name of the image in that of its mask.
     """
     _check_folder(path)
     given = _given(path, pattern)
@@ -52,7 +52,7 @@ def find_classes(path, pattern=None, masks=None):
     if not folders and known:
         raise ValueError(
             f"{given} holds images but no class folders. {LAYOUT} Move them into one folder per class. Where they "
-            f"are of one class, pass the folder above. {NO_CLASSES}"
+            f"are of one class, pass its parent folder. {NO_CLASSES}"
         )
     if not folders:
         raise ValueError(f"{given} holds no class folders. {LAYOUT} Check that it is the folder you mean.")
@@ -73,9 +73,9 @@ def find_classes(path, pattern=None, masks=None):
         found = {} if masks is None else _masks_in(masks, images)
     if masks is not None and not found:
         raise ValueError(
-            f"masks={str(masks)!r}: none of {len(images)} images has a mask there. Expected what the name of a mask "
-            "has after that of its photo (masks='_mask' for part1.jpg and part1_mask.png), or a folder with the same "
-            "class folders (ground_truth/scratch/part1.png or part1_mask.png for scratch/part1.jpg)."
+            f"masks={str(masks)!r}: none of {len(images)} images has a mask there. Expected the suffix that the name "
+            "of a mask adds to that of its photo (masks='_mask' for part1.jpg and part1_mask.png), or a folder with "
+            "the same class folders (ground_truth/scratch/part1.png or part1_mask.png for scratch/part1.jpg)."
         )
     empty = set(classes) - {names[0] for names in images}
     if empty:
@@ -85,7 +85,7 @@ def find_classes(path, pattern=None, masks=None):
     if len(classes) == 1:
         advice = _advice(path, known) or _advice_above(path, classes[0]) or LAYOUT
         raise ValueError(
-            f"{given} holds one class, {labels[classes[0]]!r}, and a classifier needs at least 2. {advice} {NO_CLASSES}"
+            f"{given} holds one class, {labels[classes[0]]!r}, but a classifier needs at least 2. {advice} {NO_CLASSES}"
         )
     _warn(path, images, left, globs)
     return images, [labels[names[0]] for names in images], found
@@ -107,7 +107,7 @@ def _visible(folder):
 
 
 def _walk(folder, names=(), above=()):
-    """All files below a folder. A link to a folder that holds it is not followed."""
+    """All files below a folder. A link to a folder that contains the link is not followed."""
     real = os.path.realpath(folder)
     if real in above:
         return
@@ -115,7 +115,7 @@ def _walk(folder, names=(), above=()):
         entry = os.path.join(folder, name)
         if os.path.isdir(entry):
             yield from _walk(entry, (*names, name), (*above, real))
-        elif os.path.isfile(entry) or not os.path.exists(entry):  # a link to nowhere is one that cannot be read
+        elif os.path.isfile(entry) or not os.path.exists(entry):  # a broken link counts as a file that cannot be read
             yield (*names, name)
 
 
@@ -132,9 +132,10 @@ def _extension(names):
 
 
 def _choose(path, files, known, globs, *, named, depth):
-    """Files to read as images, and for each reason those that are left out: `named` by a user, and so deep at least.
+    """Files to read as images, and the files that are left out, by reason. Images lie at least at this depth.
 
-    What a user names may have any extension; else only files with one of an image are read, and others counted.
+    `named`: the user gave a pattern. Then files may have any extension. Otherwise only files with the extension of an
+    image are read, and others are counted.
     """
     images, left = [], defaultdict(list)
     for names in files:
@@ -153,7 +154,7 @@ def _choose(path, files, known, globs, *, named, depth):
 
 
 def _warn(path, images, left, globs):
-    """Say what is left out, and which images may be masks of others."""
+    """Warn about files that are left out, and about images that may be masks of others."""
     if left:
         n = sum(map(len, left.values()))
         kinds = "; ".join(f"{len(files)} {reason}, {_some(files)}" for reason, files in left.items())
@@ -183,7 +184,7 @@ def _stem(names):
 
 
 def _masks_beside(images, known, suffix):
-    """{image: its mask}, for those whose name, without the extension, `suffix` makes that of another image."""
+    """{image: its mask}, where the name of the mask is that of the image, without the extension, plus `suffix`."""
     full = bool(os.path.splitext(suffix)[1]) or suffix.startswith(".")  # the extension is in the suffix
     by_name = {(tuple(map(_nfc, names)) if full else _stem(names)): names for names in known}
     found = {}
@@ -196,7 +197,7 @@ def _masks_beside(images, known, suffix):
 
 
 def _masks_in(folder, images):
-    """{image: its mask} of those whose path, with or without "_mask" after the name, is in a folder of masks."""
+    """{image: its mask}, for images whose path, with or without "_mask" after the name, is in a folder of masks."""
     _check_folder(folder, "masks")
     by_stem = {_stem(names): names for names in _list(folder)[1]}
     found = {}
@@ -209,7 +210,7 @@ def _masks_in(folder, images):
 
 
 def _without(images, left, taken):
-    """Images, and those left out by reason, without masks."""
+    """Images, and left out files by reason, both without masks."""
     left = {reason: [names for names in files if names not in taken] for reason, files in left.items()}
     return [names for names in images if names not in taken], {reason: files for reason, files in left.items() if files}
 
@@ -218,7 +219,7 @@ def _without(images, left, taken):
 
 
 def _nfc(name):
-    # Macs store some names decomposed, and what is typed is mostly composed
+    # Macs store some names decomposed, but typed names are mostly composed
     return unicodedata.normalize("NFC", name)
 
 
@@ -247,15 +248,15 @@ def _match(names, globs):
 
 
 def _labels(path, folders):
-    """The label that the name of each class folder says."""
+    """The label of each class folder, from its name."""
     labels = {}
     for folder in folders:
         try:
             folder.encode()
         except UnicodeEncodeError as error:
             raise ValueError(
-                f"The name of class folder {os.fsencode(folder)!r} in {str(path)!r} is not UTF-8, and a label has to "
-                "be text that can be drawn and saved. Rename the folder."
+                f"The name of class folder {os.fsencode(folder)!r} in {str(path)!r} is not UTF-8, but a label must be "
+                "text that can be drawn and saved. Rename the folder."
             ) from error
         label = _nfc(folder)
         if label in labels.values():
@@ -293,7 +294,7 @@ def _no_images(folder, pattern, advice):
 
 
 def _advice(path, known):
-    """Where the classes may be, from images that lie deeper than CLASS/FILE."""
+    """Possible paths and patterns, from images that lie deeper than CLASS/FILE."""
     deeper = sorted(names for names in known if len(names) > 2)
     if not deeper:
         return ""
@@ -311,7 +312,7 @@ def _advice(path, known):
 
 
 def _advice_above(path, folder):
-    """What to pass where each class folder has one of this name, and `path` is one of them."""
+    """Path and pattern if `path` is a class folder, and each class folder has a subfolder of this name."""
     above = path.resolve().parent
     classes = [
         name for name in (_visible(above) if os.access(above, os.R_OK) else []) if (above / name / folder).is_dir()

@@ -1,1 +1,1 @@
-"""What is kept on disk: models, checkpoints, ONNX."""
+"""Files on disk: models, checkpoints, ONNX."""

@@ -1,6 +1,7 @@
-"""Training that can be interrupted: once an epoch, all that the rest of a fit depends on goes into a file.
+"""Training that can be interrupted: after each epoch, the state of the fit is written to a file.
 
-What follows from the seed and the number of the epoch (learning rates, order of the images, augmentation) is not in it.
+Learning rates, order of the images and augmentation follow from the seed and the number of the epoch, so they are not
+in the file.
 """
 
 import hashlib
@@ -23,44 +24,44 @@ from skgcm.utils.warnings import warn
 KIND = "checkpoint"
 IGNORED_PARAMS = {"checkpoint", "transform_maps", "verbose"}  # parameters that a fit's result does not depend on
 VERSIONS = ("skgcm", "torch", "scikit-learn", "skorch", "numpy")  # that training depends on
-# what skorch's EarlyStopping remembers, beside weights
+# state of skorch's EarlyStopping, in addition to weights
 STOPPING = {"misses_": int, "dynamic_threshold_": float, "best_epoch_": int}
-_brief = reprlib.Repr()  # of a parameter of thousands of labels an error has the beginning
+_brief = reprlib.Repr()  # an error shows only the beginning of a parameter with thousands of labels
 _brief.maxlist, _brief.maxstring = 20, 100
 
 
 class Checkpoint:
-    """The file of one fit: read where it exists, and compared with the fit that is about to begin.
+    """The file of one fit. If it exists, it is read and compared with the fit that starts now.
 
     A context manager: within the context no other fit can use the file.
 
     Parameters
     ----------
     params : dict
-        The estimator's parameters, `checkpoint` among them, valid each by itself. Where that is a folder, the file is
-        one in it that is named by a fingerprint of all that a fit's result depends on.
+        The estimator's parameters with `checkpoint`, each validated. If `checkpoint` is a folder, the file is in it,
+        and its name is a fingerprint of all inputs of the fit.
     image_shape : tuple (R, C, D)
     X_flat : ndarray (n, R * C * D) or ImageFiles
     classes : ndarray (N,)
     y : int64 ndarray (n,)
         Positions in `classes`.
     validation : tuple of two such arrays, default=None
-        Rows and labels that are held out, where they are not a part of the others.
+        Rows and labels that are held out and are not a part of X_flat and y.
     masks : skgcm.inputs.masks.Masks, default=None
         Where the evidence should lie.
 
     Attributes
     ----------
     random_state : int
-        What the fit's seed is drawn from: the parameter or, where that is None, the file's.
+        The fit's seed is drawn from it: the parameter or, if that is None, the value in the file.
 
     Raises
     ------
     ValueError
-        For a path where no file can be, for what a checkpoint cannot restore, and, when the context is entered, for a
-        file of another fit or one that another fit is using.
+        If no file can be written at the path, if a checkpoint cannot restore a parameter, and, when the context is
+        entered, for a file of another fit or one that another fit is using.
     ModelFileError
-        When the context is entered, for a file that is damaged or no checkpoint.
+        When the context is entered, for a file that is damaged or is not a checkpoint.
     """
 
     def __init__(self, params, image_shape, X_flat, classes, y, validation=None, masks=None):
@@ -68,7 +69,7 @@ class Checkpoint:
         _check_restorable(params)
         self.config, self.versions = _described(params), safetensors_file.versions()
         self.config |= {"X.dtype": X_flat.dtype.name, "X.shape": [len(X_flat), *image_shape], "X": _fingerprint(X_flat)}
-        self.config["y"] = _fingerprint(y, classes.tolist())  # in whatever dtype the labels come
+        self.config["y"] = _fingerprint(y, classes.tolist())  # independent of the labels' dtype
         self.config["validation_data"] = None
         if validation is not None:
             held_out, labels = validation
@@ -84,7 +85,7 @@ class Checkpoint:
 
     def __enter__(self):
         self._unlock = None
-        if distributed.rank() == 0:  # of several processes the first one alone reads and writes
+        if distributed.rank() == 0:  # only the first of several processes reads and writes
             self._lock_and_read()
         found = self.random_state, self.tensors, self.metadata
         self.random_state, self.tensors, self.metadata = distributed.from_first(found)
@@ -98,8 +99,8 @@ class Checkpoint:
                 raise ValueError(
                     f"checkpoint={str(self.path)!r} is in use by another fit, which runs now. A file serves one fit. "
                     "For the folds of a cross-validation, or several fits at once, name a folder: "
-                    f"checkpoint={str(self.path.parent)!r}. There fits that differ in parameters, random_state or data "
-                    "have files of their own."
+                    f"checkpoint={str(self.path.parent)!r}. In a folder, fits that differ in parameters, random_state "
+                    "or data have different files."
                 ) from error
             self._read()
             self._unlock = stack.pop_all().close
@@ -117,7 +118,7 @@ class Checkpoint:
                 self.random_state = draw_seed(None)
         except safetensors_file.ModelFileError as error:
             raise safetensors_file.ModelFileError(
-                f"{error} To begin the training anew, delete {self.path} if it is a checkpoint, or name another file."
+                f"{error} To train from the start, delete {self.path} if it is a checkpoint, or name another file."
             ) from error
         else:
             with self._parsing():
@@ -129,8 +130,8 @@ class Checkpoint:
                 self.random_state = seed
 
     @property
-    def _begin_anew(self):
-        return f"To begin the training anew, delete {self.path}."
+    def _restart(self):
+        return f"To train from the start, delete {self.path}."
 
     @contextmanager
     def _parsing(self):
@@ -138,7 +139,7 @@ class Checkpoint:
             yield
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise safetensors_file.ModelFileError(
-                f"{self.path} is a checkpoint whose parts do not belong together: {error!r}. {self._begin_anew}"
+                f"{self.path} is a checkpoint whose parts do not belong together: {error!r}. {self._restart}"
             ) from error
 
     def _check_same(self, found):
@@ -156,13 +157,13 @@ class Checkpoint:
                 differences.append(f"{name}={text} was {other}")
         if differences:
             raise ValueError(
-                f"checkpoint={str(self.path)!r} holds another fit: {', '.join(differences)}. Fit with what it was "
-                f"begun with, or name another file; a folder has a file for each fit, for the folds of a "
-                f"cross-validation for instance. {self._begin_anew}"
+                f"checkpoint={str(self.path)!r} holds another fit: {', '.join(differences)}. Fit with the "
+                f"parameters and data of that fit, or name another file. For several fits, such as the folds of a "
+                f"cross-validation, name a folder, which has a file for each fit. {self._restart}"
             )
 
     def restore(self, net):
-        """Put a fresh net to where the file's fit was. Returns how many of its epochs need no training."""
+        """Set a new net to the state in the file. Returns how many of its epochs are done."""
         if self.tensors is None:
             return 0
         with self._parsing():
@@ -186,14 +187,14 @@ class Checkpoint:
             others = [f"{name} {then[name]} (this is {now[name]})" for name in VERSIONS if then[name] != now[name]]
         if not finished and others:
             warn(
-                f"{self.path} was written with {', '.join(others)}: training goes on, but may end in slightly other "
+                f"{self.path} was written with {', '.join(others)}: training continues, but may end in slightly other "
                 "weights than without the interruption."
             )
         self.tensors = None
         return net.max_epochs if finished else len(net.history)
 
     def save(self, net, finished):
-        """Write where a net is after an epoch. Where that fails, warn for the first time and leave the last file."""
+        """Write the state of a net after an epoch. If that fails, keep the last file, and warn the first time."""
         if distributed.rank():
             return
         tensors, epochs = history.pack(net.history)
@@ -220,7 +221,7 @@ class Checkpoint:
             if not self.warned:
                 warn(
                     f"checkpoint={str(self.path)!r} could not be written after epoch {len(net.history)}: {error}. "
-                    "Training goes on, and each epoch tries again; until then the last good file stays."
+                    "Training continues, and each epoch tries again; until then the last good file stays."
                 )
             self.warned = True
 
@@ -236,7 +237,7 @@ def _checked_path(checkpoint):
 
 
 def _check_restorable(params):
-    """Raise for parameters with a state that is not the fit's own."""
+    """Raise ValueError for parameters with a state that a checkpoint does not contain."""
     augment, optimizer, random_state = params["augment"], params["optimizer"], params["random_state"]
     problem = None
     if callable(augment):
@@ -244,19 +245,19 @@ def _check_restorable(params):
     elif callable(params["encoder"]):
         problem = f"encoder={params['encoder']!r}, which may change between fits. Use the name of a model of timm"
     elif params["callbacks"]:
-        problem = f"callbacks={params['callbacks']!r}, which remember what they will. Fit without them"
+        problem = f"callbacks={params['callbacks']!r}, which may have a state. Fit without them"
     elif isinstance(optimizer, type) and not optimizer.__module__.startswith("torch.optim"):
-        problem = f"optimizer={optimizer!r}, which may keep more than PyTorch's own do. Use a class of torch.optim"
+        problem = f"optimizer={optimizer!r}, which may have more state than PyTorch's own. Use a class of torch.optim"
     elif isinstance(random_state, np.random.RandomState):
         problem = f"random_state={random_state!r}, which gives each fit another seed. Use an integer or None"
     elif params["warm_start"]:
-        problem = "warm_start=True, which begins with weights that are not in it. Use warm_start=False"
+        problem = "warm_start=True, which starts from weights that are not in it. Use warm_start=False"
     if problem:
         raise ValueError(f"A checkpoint cannot restore a fit with {problem}, or checkpoint=None.")
 
 
 def _described(params):
-    """The parameters that a fit's result depends on, as JSON has them: device and precision as they are resolved."""
+    """The parameters that a fit's result depends on, as JSON values; device and precision are resolved."""
     device = resolve_device(params["device"])
     params = {**params, "device": device.type, "precision": resolve_precision(params["precision"], device)}
     found = {}
@@ -267,14 +268,14 @@ def _described(params):
                 safetensors_file.as_json(found[name])
             except ValueError as error:
                 raise ValueError(
-                    f"A checkpoint cannot tell one {name} from another that is {value!r}: {error} Use finite numbers, "
-                    "strings, classes and collections of these, or checkpoint=None."
+                    f"A checkpoint cannot compare {name}={value!r} with that of another fit: {error} Use finite "
+                    "numbers, strings, classes and collections of these, or checkpoint=None."
                 ) from error
     return found
 
 
 def _plain(value):
-    """A value as JSON has it, to be compared: of two collections with the same items, their types do not count."""
+    """A value as JSON has it, for comparison: collections of different types with the same items are equal."""
     if isinstance(value, np.ndarray):
         value = value.tolist()
     if isinstance(value, os.PathLike):
@@ -326,9 +327,9 @@ def _restore_optimizer(optimizer, tensors, numbers):
         index, name = key.split("/", 1)
         parameter = parameters[int(index)]
         if tensor.shape == parameter.shape:
-            # fused steps go through parameter and state as they lie in memory: in the same order, then
+            # fused steps read parameter and state in memory order, so both need the same memory format
             tensor = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
-        elif optimizer.defaults.get("fused") and (name, tensor.shape) != ("step", ()):  # and without looking at sizes
+        elif optimizer.defaults.get("fused") and (name, tensor.shape) != ("step", ()):  # fused steps do not check sizes
             raise ValueError(f"{name} has shape {tuple(tensor.shape)} for a parameter of {tuple(parameter.shape)}")
         state.setdefault(int(index), {})[name] = tensor
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

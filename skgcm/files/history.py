@@ -1,4 +1,4 @@
-"""What a net recorded epoch by epoch <-> a tensor for each column of numbers, and JSON for whatever else there is."""
+"""The history of a net <-> a tensor for each column of numbers, and JSON for everything else."""
 
 from numbers import Integral
 
@@ -10,14 +10,14 @@ from skgcm.files import json_values
 
 PREFIX = "history/"  # of the tensors' names
 DTYPES = {bool: torch.uint8, int: torch.int64, float: torch.float64}
-# In memory an epoch is a dict, which costs what some 8 values more would: epochs * (8 + values of each) may be at most
-# this, so that a history takes some 4 MiB: 10,833 epochs of 4 values.
+# In memory an epoch is a dict, which takes as much as about 8 values. So epochs * (8 + values of each) may be at most
+# this, and a history takes about 4 MiB: 10,833 epochs of 4 values.
 MAX_VALUES = 130_000
 TYPES = {dtype: kind for kind, dtype in DTYPES.items()}
 
 
 def pack(epochs):
-    """{"history/NAME": Tensor} and JSON of a history: numbers, text, truth values and None; the rest is left out."""
+    """{"history/NAME": Tensor} and JSON of a history: numbers, text, bool and None; other values are left out."""
     columns = {}
     for i, epoch in enumerate(epochs):
         for name, value in epoch.items():
@@ -35,7 +35,7 @@ def pack(epochs):
 
 
 def check_length(content):
-    """Raise ValueError for the JSON of a history that would take more memory than a reader promises."""
+    """Raise ValueError for the JSON of a history that would take more memory than SECURITY.md promises."""
     n, columns = content["epochs"], len(content["names"])
     most = MAX_VALUES // (8 + columns)
     if type(n) is not int or not 0 <= n <= most:
@@ -43,7 +43,7 @@ def check_length(content):
 
 
 def unpack(tensors, content):
-    """The History of what :func:`pack` has made, its tensors named NAME alone. Any error is the file's fault."""
+    """The History from the output of :func:`pack`, its tensors named NAME. Any error means an invalid file."""
     n, names, others = content["epochs"], content["names"], content["others"]
     if "batches" in names or sorted(names) != sorted([*tensors, *others]):
         raise ValueError(f"its history has other columns than {names!r}.")
@@ -65,5 +65,5 @@ def _plain(value):
         return None
     try:
         return json_values.encode(value)
-    except ValueError:  # not finite: something that a callback measured and nothing depends on
+    except ValueError:  # not finite: measured by a callback, and nothing depends on it
         return None

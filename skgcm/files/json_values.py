@@ -1,4 +1,4 @@
-"""Python values <-> what JSON can hold: what comes back equals what went in, tuples and types of labels included."""
+"""Python values <-> JSON. The decoded value equals the original, including tuples and types of labels."""
 
 import math
 import re
@@ -7,15 +7,15 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 
-ARRAY_BYTES = 2**20  # that arrays may take: fixed-width text takes the longest string's size for each
-# of a dtype -> of its items in JSON
+ARRAY_BYTES = 2**20  # limit for arrays: each item of fixed-width text takes the size of the longest
+# kind of a dtype -> type of its items in JSON
 ITEM_TYPES = {"b": bool, "i": int, "u": int, "f": (int, float), "U": str, "O": str}
 
 
 def encode(value):
     """A value as JSON has it.
 
-    Raises ValueError for what is no finite number, text, None, bool, torch.device, nor list, tuple, dict or array.
+    Raises ValueError for anything but finite numbers, text, None, bool, torch.device, list, tuple, dict and array.
     """
     if value is None or isinstance(value, bool | np.bool_):
         return value if value is None else bool(value)
@@ -37,11 +37,11 @@ def encode(value):
         return {"array": encode_array(value)}
     if isinstance(value, torch.device):
         return {"device": str(value)}
-    raise ValueError(f"A {type(value).__name__} is no plain value.")
+    raise ValueError(f"A {type(value).__name__} is not a plain value.")
 
 
 def decode(value):
-    """The value that :func:`encode` was given. Raises ValueError, TypeError or RuntimeError for anything else."""
+    """Inverse of :func:`encode`. Raises ValueError, TypeError or RuntimeError for invalid content."""
     if isinstance(value, list):
         return [decode(item) for item in value]
     if not isinstance(value, dict):
@@ -61,7 +61,7 @@ def decode(value):
 
 
 def check_arrays(value):
-    """Raise ValueError where the arrays in a JSON value, all of them together, would take more than ARRAY_BYTES."""
+    """Raise ValueError if all arrays in a JSON value together would take more than ARRAY_BYTES."""
     total = sum(_array_bytes(value))
     if total > ARRAY_BYTES:
         raise ValueError(f"Its arrays take {total} bytes together; there can be at most {ARRAY_BYTES}.")
@@ -78,7 +78,7 @@ def _array_bytes(value):
 
 
 def encode_array(array):
-    """An array of numbers, truth values or text, with its dtype. Raises ValueError for other dtypes."""
+    """An array of numbers, bool or text, with its dtype. Raises ValueError for other dtypes."""
     items = array.ravel().tolist()
     _check_dtype(array.dtype.str, array.size)
     if array.dtype.kind == "O" and not all(isinstance(item, str) for item in items):
@@ -87,7 +87,7 @@ def encode_array(array):
 
 
 def decode_array(content):
-    """The array that :func:`encode_array` was given. Raises ValueError or TypeError for anything else."""
+    """Inverse of :func:`encode_array`. Raises ValueError or TypeError for invalid content."""
     if not isinstance(content, dict) or content.keys() != {"dtype", "shape", "items"}:
         raise ValueError("An array lacks its dtype, shape or items.")
     dtype, shape, items = content["dtype"], content["shape"], content["items"]
@@ -109,7 +109,7 @@ def decode_array(content):
 
 
 def _check_dtype(dtype, size):
-    """Kind of a dtype's name, of which an array of `size` may be made."""
+    """The kind of a dtype, given by name. Raises ValueError if an array of `size` may not have it."""
     found = re.fullmatch(r"[<>|]([biufUO])(\d{0,7})", dtype)
     if found is None or (found[1] == "f" and int(found[2] or 0) > 8):
         raise ValueError(f"An array of dtype {dtype[:20]!r} cannot be stored; use text, integers or float64.")

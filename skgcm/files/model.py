@@ -1,4 +1,4 @@
-"""A fitted classifier <-> a file that can be opened without executing what is in it."""
+"""A fitted classifier <-> a file. Opening the file executes nothing in it."""
 
 import inspect
 import json
@@ -21,11 +21,11 @@ from skgcm.training import augmentation, build
 from skgcm.utils import torch_state
 from skgcm.utils.sklearn_compat import validate_parameter_constraints
 
-# What net_params may say: numbers for the loss and the optimizer. The rest of skorch's parameters takes names of files
-# and commands too (of the compiler of compile__options, say), which a file must not choose.
+# The net_params that a file may contain: numbers for the loss and the optimizer. Other parameters of skorch can name
+# files and commands (a compiler in compile__options, for example), which a file must not choose.
 NET_PARAMS = {"compile", "compile__mode", "compile__dynamic", "compile__fullgraph", "cuda_graph"}
 NET_PREFIXES = ("criterion__", "optimizer__")
-NOT_STORED = {"checkpoint"}  # of a run and not of a model; and a file must not choose what a fit writes to
+NOT_STORED = {"checkpoint"}  # it belongs to a run, and a file must not choose where a fit writes
 FIELDS = {
     "classes",
     "image_shape",
@@ -38,8 +38,8 @@ FIELDS = {
     "versions",
     "temperature",
 }
-PREFIX = "typicality/"  # of the tensors that say what usual images are, if they are known
-LATER = {"temperature": 1.0}  # fields that older files lack, and what they mean then
+PREFIX = "typicality/"  # of the tensors of the typicality, if it is known
+LATER = {"temperature": 1.0}  # fields that older files lack, and their values for such files
 REMEDIES = {
     "feature_names_in": "Before saving, del clf.feature_names_in_, and predict on arrays, without names.",
     "encoder": "Register a model of your own with timm.models.register_model, and fit with its name.",
@@ -58,8 +58,8 @@ def save(classifier, path):
         history.check_length(epochs)
     except ValueError as error:
         raise ValueError(
-            f"{error} Nothing but the random numbers and the mosaics of further training depends on them: before "
-            "saving, keep the newest with del clf.history_[:-1000], or use joblib."
+            f"{error} Only the random numbers and the mosaics of further training depend on them. Before saving, "
+            "keep the newest with del clf.history_[:-1000], or use joblib."
         ) from error
     metadata = {
         "classes": _encoded(
@@ -72,7 +72,7 @@ def save(classifier, path):
         "params": {
             name: _encoded_param(classifier, name, value) for name, value in params.items() if name not in NOT_STORED
         },
-        # not always the parameters', which may have been set since
+        # the net's own values: the parameters may have been set after the fit
         "network": {
             name: _encoded(name, getattr(net, f"module__{name}"), json_values.encode, REMEDIES["encoder"])
             for name in build.NETWORK_PARAMS
@@ -116,13 +116,13 @@ def load(cls, path, device=None):
             classifier.history_ = classifier.net_.history = history.unpack(columns, file.metadata["history"])
         except (MemoryError, torch.OutOfMemoryError, OSError, ImportError, ModelFileError, SafetensorError):
             raise
-        except Exception as error:  # whatever skorch, an optimizer or a loss raise at what only a file would tell them
+        except Exception as error:  # skorch, an optimizer or a loss can raise anything at invalid content
             raise ModelFileError(f"{file.called} cannot be loaded as a {cls.__name__}: {str(error)[:500]}") from error
     return classifier
 
 
 def _restore(cls, metadata, specs, device):
-    """A classifier as it was but for the weights, from what a file says. Any error is the file's fault."""
+    """The classifier in a file, without its weights. Any error means an invalid file."""
     metadata = LATER | metadata
     if metadata.keys() != FIELDS:
         raise ValueError(f"its metadata has {sorted(metadata)}; expected {sorted(FIELDS)}.")
@@ -139,11 +139,11 @@ def _restore(cls, metadata, specs, device):
     _check_sizes(network, specs)
     image_format = _set_attributes(classifier, metadata)
     params = built.get_params(deep=False)
-    # a compiler serves training alone, which builds a net of its own: a file must not have it imported
+    # a compiler is for training only, and a fit builds a new net; a file must not cause its import
     params["net_params"] = {
         name: value for name, value in (params["net_params"] or {}).items() if not name.startswith("compile")
     }
-    params["encoder_weights"] = None  # the file has all weights: nothing is downloaded or read beside it
+    params["encoder_weights"] = None  # the file has all weights: no other file is downloaded or read
     net = build.build_net(params, image_format, len(classifier.classes_), None)
     difference = _difference(net, specs)
     if difference:
@@ -183,9 +183,9 @@ def _checked_temperature(temperature):
 
 @torch.no_grad()
 def _fill(network, tensors):
-    """Copy (name, tensor) pairs into a network of the same names and shapes.
+    """Copy (name, tensor) pairs into a network with the same names and shapes.
 
-    Returns the history's, {NAME: Tensor}, and those of the typicality, {NAME: ndarray}.
+    Returns the other tensors: those of the history, {NAME: Tensor}, and of the typicality, {NAME: ndarray}.
     """
     own, columns, usual = network.state_dict(), {}, {}
     for name, tensor in tensors:
@@ -214,7 +214,7 @@ def _encoded(name, value, encode, remedy):
 
 def _encoded_param(classifier, name, value):
     default = inspect.signature(type(classifier)).parameters[name].default
-    remedy = f"Before saving, clf.set_params({name}={default!r}): it acts in training alone, predictions stay the same."
+    remedy = f"Before saving, clf.set_params({name}={default!r}): it affects only training, predictions stay the same."
     encode = _encode_net_params if name == "net_params" else json_values.encode
     if name == "encoder":
         remedy = REMEDIES[name]
@@ -242,7 +242,7 @@ def _decoded_params(cls, encoded):
 
 
 def _check_params(classifier):
-    """Raise ValueError for parameters that are wrong whatever the images are."""
+    """Raise ValueError for parameters that are invalid for all images."""
     classifier._validate_params()
     _check_net_params(classifier.net_params)
     if isinstance(classifier.augment, str) and classifier.augment != "auto":
@@ -263,7 +263,7 @@ def _check_net_params(net_params):
 
 
 def _check_sizes(network, specs):
-    """Raise ValueError for a network that must have more weights than the file, before anything of its size is made."""
+    """Raise ValueError for a network with more weights than the file, before memory for it is allocated."""
     total = sum(math.prod(shape) for _, shape in specs.values())
     stages, widths = network["n_stages"], (network["encoder_width"], network["decoder_width"])
     if stages > total.bit_length() or max(widths) > total:
@@ -271,7 +271,7 @@ def _check_sizes(network, specs):
 
 
 def _difference(net, specs):
-    """How the tensors' names, types and shapes differ from those that a net's network has; "" where they do not."""
+    """How the tensors' names, types and shapes differ from those of a net's network; "" if they do not."""
     with torch.device("meta"):  # shapes without memory
         state = GCM(**net.get_params_for("module")).float().state_dict()
     expected = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in state.items()}

@@ -1,4 +1,4 @@
-"""A fitted network as one ONNX file: images as users have them in, scores, probabilities and maps out."""
+"""A fitted network as one ONNX file. Inputs are images in the units of X, outputs scores, probabilities and maps."""
 
 import json
 import logging
@@ -20,16 +20,16 @@ MAPS = ("contributions", "weights", None)
 DTYPES = ("uint8", "float32", None)
 OPSETS = (17, 23)  # first and last
 OLDEST_EXPORTED = 18  # by PyTorch's exporter; for 17 the graph is rewritten here
-# Attributes of operators that opset 18 introduced, and the values by which they do what opset 17 does without them.
+# Attributes of operators that opset 18 introduced, and the values with which they behave as in opset 17.
 NEUTRAL = {"antialias": 0, "keep_aspect_ratio_policy": b"stretch", "noop_with_empty_axes": 0}
-TURNS = threading.Lock()  # PyTorch's export patches what all threads use, and two at once fail
-TOLERANCE = 1e-4  # between the file's answers and the network's, of the largest or of 1
+TURNS = threading.Lock()  # PyTorch's export patches global state, so two exports at once fail
+TOLERANCE = 1e-4  # difference between file and network, relative to the largest value or 1
 
 
 class _Graph(nn.Module):
-    """What the file computes, from images (n, R, C, D) in units of the value range.
+    """The computation in the file, from images (n, R, C, D) in units of the value range.
 
-    The network is asked as it is: the exporter turns the nine shifts of the contracted scores into two gathers, and no
+    It calls the network unchanged: the exporter turns the nine shifts of the contracted scores into two gathers, and no
     tensor of N x R x C is in the graph unless maps are among the outputs.
     """
 
@@ -44,7 +44,7 @@ class _Graph(nn.Module):
 
     def forward(self, images):
         images = self.image_format.scale(images)  # (n, R, C, D)
-        # what `predict` refuses, a graph cannot refuse: NaN in any pixel makes the scores NaN, since they are sums
+        # a graph cannot raise errors as `predict` does: NaN in any pixel makes the scores NaN, since they are sums
         images = images.masked_fill((images < -1) | (images > 2), math.nan)
         channels_first = images.permute(0, 3, 1, 2)
         if self.maps is None:
@@ -77,7 +77,7 @@ def write(path, network, image_format, classes, maps, dtype, opset):
         raise ImportError(f"to_onnx needs {error.name}, which is not installed: {remedy}") from error
     graph = _Graph(network.fused().cpu(), image_format, maps).eval()
     images = _example(image_format, dtype)
-    # an autocast of the user's would be recorded
+    # an autocast of the user would be recorded in the graph
     with TURNS, _flags_kept(), torch.no_grad(), torch.autocast("cpu", enabled=False):
         content = _export(graph, images, metadata, opset)
         _check(content, graph, images)
@@ -85,7 +85,7 @@ def write(path, network, image_format, classes, maps, dtype, opset):
 
 
 def _input_dtype(dtype, value_range):
-    """What the user says, or what the value range suggests."""
+    """The dtype that the user gave, or the one that fits the value range."""
     if dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r} must be 'uint8', 'float32' or None.")
     low, high = value_range
@@ -100,7 +100,6 @@ def _input_dtype(dtype, value_range):
 
 
 def _metadata(image_format, classes):
-
     try:
         labels = json.dumps(classes.tolist(), ensure_ascii=False)
     except TypeError as error:
@@ -117,7 +116,7 @@ def _metadata(image_format, classes):
 
 
 def _example(image_format, dtype):
-    """A few random images within the value range."""
+    """Three random images within the value range."""
     low, high = image_format.value_range
     values = np.random.default_rng(0).uniform(low, high, (3, *image_format.shape))
     return torch.from_numpy(values.round() if dtype == "uint8" else values).to(getattr(torch, dtype))
@@ -132,7 +131,7 @@ def _export(graph, images, metadata, opset):
             graph,
             (images,),
             dynamo=True,
-            verbose=False,  # it prints otherwise
+            verbose=False,  # True prints
             input_names=["images"],
             output_names=graph.output_names,
             dynamic_shapes={"images": {0: "n"}},
@@ -142,7 +141,7 @@ def _export(graph, images, metadata, opset):
     if opset is not None and opset < OLDEST_EXPORTED:
         _rewrite_as_opset_17(model)
     model.ir_version = onnx.helper.find_min_ir_version_for(model.opset_import)  # runtimes refuse newer ones than theirs
-    # the exporter notes for its developers, node by node, a stack trace with paths of this machine
+    # remove the stack traces that the exporter adds to each node: they contain paths of this machine
     parts = model.graph.node, model.graph.input, model.graph.output, model.graph.value_info, model.graph.initializer
     for part in (model.graph, *(one for several in parts for one in several)):
         part.ClearField("metadata_props")
@@ -153,7 +152,7 @@ def _export(graph, images, metadata, opset):
 
 
 def _rewrite_as_opset_17(model):
-    """From opset 18, in place: axes of reductions become attributes, and neutral attributes go. All else is checked."""
+    """Change opset 18 to 17 in place: axes of reductions become attributes, neutral attributes go. Check the rest."""
     import onnx
 
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -175,13 +174,13 @@ def _rewrite_as_opset_17(model):
 
 @contextmanager
 def _flags_kept():
-    """Context in which PyTorch's export works whatever its flags for float32 are, and which leaves them as they were.
+    """Context in which PyTorch's export works with any setting of the float32 flags, and which restores the flags.
 
-    It reads and sets them by the old interface. That raises where the new one says otherwise, with "ieee" anywhere or
-    while another thread predicts, and it spells out flags that were to follow a more general one.
+    The export reads and sets the flags by their old interface. That raises an error if the new interface has another
+    setting ("ieee", or while another thread predicts), and it overwrites flags that inherit a more general setting.
     """
     cudnn, mkldnn = torch.backends.cudnn, torch.backends.mkldnn
-    with ieee_float32["cpu"], ieee_float32["cuda"]:  # cuda: its flags are among those that must agree
+    with ieee_float32["cpu"], ieee_float32["cuda"]:  # the flags of both must agree
         found = [(place, place.fp32_precision) for place in (torch.backends, cudnn, cudnn.rnn)]
         mkldnn_found = mkldnn.fp32_precision
         for place, _ in found:
@@ -195,9 +194,9 @@ def _flags_kept():
             yield
         finally:
             cudnn.allow_tf32 = old
-            cudnn.conv.fp32_precision = "ieee"  # for other threads; ieee_float32 knows what it was
+            cudnn.conv.fp32_precision = "ieee"  # for other threads; ieee_float32 restores it
             for place, precision in found:
-                place.fp32_precision = "none"  # as the setting above it says, where that is what was found
+                place.fp32_precision = "none"  # inherit the more general setting, if it was so before
                 if place.fp32_precision != precision:
                     place.fp32_precision = precision
             mkldnn.set_flags(_fp32_precision="none")  # its attribute would set the precision of all backends
@@ -207,7 +206,7 @@ def _flags_kept():
 
 @contextmanager
 def _quiet_exporter():
-    """Context without two things that PyTorch's exporter says of itself and nobody can act on; all else is heard."""
+    """Context without two messages of PyTorch's exporter that a user cannot act on; all other messages stay."""
 
     def concerns_us(record):
         return not record.getMessage().startswith("torchvision is not installed")
@@ -216,7 +215,7 @@ def _quiet_exporter():
     logger.addFilter(concerns_us)
     try:
         with warnings.catch_warnings():
-            # PyTorch 2.13 copies tree specifications of its own in a way that it deprecates
+            # PyTorch 2.13 copies its tree specifications in a way that it has deprecated
             warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
             yield
     finally:
@@ -224,7 +223,7 @@ def _quiet_exporter():
 
 
 def _check(content, graph, images):
-    """Raise RuntimeError unless ONNX Runtime has the network's answers: exporters drop what they cannot translate."""
+    """Raise RuntimeError unless ONNX Runtime gives the network's results: exporters drop what they cannot translate."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -236,7 +235,7 @@ def _check(content, graph, images):
         difference, scale = np.abs(found - expected).max(), max(1.0, np.abs(expected).max())
         if not difference <= TOLERANCE * scale:
             raise RuntimeError(
-                f"The exported graph's {name} differ from the network's by {difference:.2g}, so that it was not "
-                f"written. PyTorch {torch.__version__}, or its exporter onnxscript, translates the network wrongly: "
-                "install the versions that skgcm is tested with (its constraints.txt), and please report this."
+                f"The exported graph's {name} differ from the network's by {difference:.2g}, so it was not "
+                f"written. PyTorch {torch.__version__}, or its exporter onnxscript, translated the network wrongly. "
+                "Install the versions that skgcm is tested with (its constraints.txt), and please report this."
             )

@@ -1,7 +1,7 @@
-"""The one file format of models and checkpoints: safetensors, with everything else as one JSON string in its header.
+"""The file format of models and checkpoints: safetensors, with all other data as one JSON string in its header.
 
-What holds tensors is the safetensors library's work: that offsets, shapes and types agree with each other and with the
-file's size, that nothing overlaps. Here are the limits that it does not set, and the JSON, which is not its concern.
+The safetensors library checks the tensors: offsets, shapes and types agree with each other and with the size of the
+file, and nothing overlaps. This module adds limits that the library does not set, and reads and writes the JSON.
 """
 
 import hashlib
@@ -22,28 +22,28 @@ from safetensors.torch import save
 from skgcm._version import __version__
 from skgcm.utils import atomic
 
-SCHEMA = 1  # what metadata and tensors mean; a reader knows its own and no other
-KINDS = {"model": "GCMClassifier.load", "checkpoint": "GCMClassifier(checkpoint=...)"}  # and what reads them
+SCHEMA = 1  # version of the content; a reader accepts only its own
+KINDS = {"model": "GCMClassifier.load", "checkpoint": "GCMClassifier(checkpoint=...)"}  # and how to read them
 DTYPES = {"F32": torch.float32, "F64": torch.float64, "I64": torch.int64, "U8": torch.uint8}
-# A Python object may take 24 times the bytes of its JSON ("[],"), so that a header costs less than 64 MiB.
+# A Python object can take 24 times the bytes of its JSON ("[],"), so a header takes less than 64 MiB of memory.
 MAX_HEADER = 2**20  # bytes
 PACKAGES = ("torch", "scikit-learn", "skorch", "numpy", "safetensors")
 
 
 class ModelFileError(ValueError):
-    """A file is not what :meth:`skgcm.GCMClassifier.save` or a checkpoint wrote, whole and unchanged.
+    """The file is not a complete, unchanged file of :meth:`skgcm.GCMClassifier.save` or a checkpoint.
 
-    Raised for anything wrong with the content; a file that is missing or may not be read is an OSError as everywhere.
+    Raised for all invalid content. A file that is missing or may not be read raises OSError.
     """
 
 
 class HeaderError(ValueError):
-    """Beside tensors, there is more to write than a reader would read."""
+    """The content without the tensors is larger than a reader accepts."""
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A file whose header was read and checked, and whose tensors were not read yet.
+    """A file whose header has been read and checked. Its tensors have not been read yet.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class Opened:
     specs : dict of str to (torch.dtype, tuple)
         Type and shape of each tensor, as the header has them: their sizes add up to the file's.
     called : str
-        What to call the file in errors.
+        Name of the file for errors.
     """
 
     metadata: dict
@@ -63,7 +63,7 @@ class Opened:
     def tensors(self):
         """Yield (name, Tensor) of all tensors in the order of `specs`, one in memory at a time.
 
-        Raises ModelFileError for one that is not finite, and at the end where the checksum is not the file's.
+        Raises ModelFileError for a tensor that is not finite, and at the end for a checksum mismatch.
         """
         checksum = _checksum_of(self._headers)
         for name in self.specs:
@@ -74,7 +74,7 @@ class Opened:
             yield name, tensor
         if checksum.hexdigest() != self._headers["sha256"]:
             raise ModelFileError(
-                f"{self.called} was damaged or changed since it was written: its checksum is another. Take a copy."
+                f"{self.called} was damaged or changed after it was written: checksum mismatch. Use a copy."
             )
 
 
@@ -94,14 +94,14 @@ def opened(source, kind):
     Raises
     ------
     ModelFileError
-        For whatever is wrong with the content.
+        If the content is invalid.
     OSError
-        Where there is no such file, or it may not be read.
+        If there is no such file, or it may not be read.
     """
     with atomic.readable(source) as (path, called):
         _check_frame(path, called)
         try:
-            # pread: memory of our own, not a map of a file that somebody may write to or cut off
+            # pread copies the content: a memory map would change if the file is written to or truncated
             with safe_open(path, framework="pt", device="cpu", backend="pread") as file:
                 headers = file.metadata() or {}
                 metadata = _check_headers(called, headers, kind)
@@ -110,12 +110,12 @@ def opened(source, kind):
                     view = file.get_slice(name)
                     if view.get_dtype() not in DTYPES:
                         raise ModelFileError(
-                            f"{called}: tensor {name!r} has type {view.get_dtype()}, which is none of {sorted(DTYPES)}."
+                            f"{called}: tensor {name!r} has type {view.get_dtype()}. Expected one of {sorted(DTYPES)}."
                         )
                     specs[name] = DTYPES[view.get_dtype()], tuple(view.get_shape())
                 yield Opened(metadata, specs, called, file, headers)
         except SafetensorError as error:
-            raise ModelFileError(f"{called} is damaged or no model file at all: {error}.") from error
+            raise ModelFileError(f"{called} is damaged or is not a model file: {error}.") from error
 
 
 def read(path, kind):
@@ -129,15 +129,15 @@ def read(path, kind):
     Returns
     -------
     tensors : dict of str to Tensor
-        On the processor, their memory their own: the file may be written over.
+        On the CPU, copied from the file, which may be overwritten afterwards.
     metadata : dict
 
     Raises
     ------
     ModelFileError
-        For whatever is wrong with the content.
+        If the content is invalid.
     OSError
-        Where there is no such file, or it may not be read.
+        If there is no such file, or it may not be read.
     """
     with opened(path, kind) as file:
         return dict(file.tensors()), file.metadata
@@ -149,19 +149,19 @@ def write(path, tensors, metadata, kind):
     Parameters
     ----------
     path : str, path-like or binary file object
-        Whatever is at a path is replaced in one step, once the new content is on the disk.
+        An existing file at a path is replaced in one step, after the new content is on the disk.
     tensors : dict of str to Tensor
         float32, float64, int64 or uint8, finite, on any device.
     metadata : dict
-        What JSON can hold: tuples become lists, and keys must be strings.
+        Values that JSON can hold: tuples become lists, and keys must be strings.
     kind : {"model", "checkpoint"}
 
     Raises
     ------
     OSError
-        Where the file cannot be written; what was there before is unharmed.
+        If the file cannot be written; an existing file stays unchanged.
     ValueError
-        For what :func:`read` would not accept.
+        For content that :func:`read` would not accept.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
     headers = {"format": "skgcm", "schema": str(SCHEMA), "kind": kind}
@@ -179,13 +179,13 @@ def write(path, tensors, metadata, kind):
 
 
 def versions():
-    """Versions of all that a model depends on, by name, to be written beside it."""
+    """Versions of the packages that a model depends on, by name; they are stored with the model."""
     return {"skgcm": __version__, "python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
 def _check_frame(path, called):
     """Raise unless this is a regular file that starts like safetensors, with a header that may be read."""
-    # a pipe would make open() wait for its other end
+    # open() of a pipe would wait for a writer
     if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
         raise ModelFileError(f"{called} is not a regular file.")
     with open(path, "rb") as file:
@@ -198,7 +198,7 @@ def _check_frame(path, called):
                 "written by GCMClassifier.save."
             )
     if len(start) < 8 or header > size - 8:
-        raise ModelFileError(f"{called} is cut off, or no model file: {size} bytes, and a header that would be longer.")
+        raise ModelFileError(f"{called} is truncated or not a model file: {size} bytes, with a header that is longer.")
     if header > MAX_HEADER:
         raise ModelFileError(f"{called} has a header of {header} bytes; there can be at most {MAX_HEADER}.")
 
@@ -212,7 +212,7 @@ def _check_headers(called, headers, kind):
         )
     if headers["schema"] != str(SCHEMA):
         raise ModelFileError(
-            f"{called} has schema {headers['schema'][:20]!r}, and this version of skgcm knows {str(SCHEMA)!r} alone. "
+            f"{called} has schema {headers['schema'][:20]!r}, and this version of skgcm reads only {str(SCHEMA)!r}. "
             "Load it with the version that wrote it."
         )
     if headers["kind"] != kind:
@@ -229,7 +229,7 @@ def _check_headers(called, headers, kind):
 
 
 def as_json(metadata):
-    """The text that :func:`parse` reads. Raises ValueError for what it would refuse."""
+    """The text that :func:`parse` reads. Raises ValueError for values that it would refuse."""
     text = json.dumps(metadata, allow_nan=False)
     parse(text)
     return text
@@ -265,7 +265,7 @@ def _is_finite(tensor):
 
 
 def _checksum_of(headers):
-    """A SHA-256 that has seen the header's strings; it guards against accidents, not against who can compute one."""
+    """A SHA-256 of the header's strings, to be updated with the tensors. It detects accidents, not attacks."""
     parts = [headers[name] for name in ("format", "schema", "kind", "metadata")]
     return hashlib.sha256(json.dumps(parts).encode())
 

@@ -1,1 +1,1 @@
-"""What users pass -> arrays and labels."""
+"""From the inputs of users to arrays and labels."""

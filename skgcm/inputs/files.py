@@ -1,4 +1,4 @@
-"""Image files in place of arrays: known by their names, decoded when a batch of them is asked for."""
+"""Image files instead of arrays: only their names are kept, and a batch is decoded when it is needed."""
 
 import math
 import os
@@ -14,13 +14,13 @@ from tqdm import tqdm
 from skgcm.inputs import pillow
 
 MAX_THREADS = 32
-CHECKED_AT_ONCE = 100  # files whose headers one task looks at
-LOOKED_AT = 64  # files whose values stand for those of all
+CHECKED_AT_ONCE = 100  # files whose headers one task checks
+LOOKED_AT = 64  # files that are read to check the values of all
 REMEDY = "Repair the file, or leave it out of X and y."
 
 
 def find_paths(X):
-    """The file names in a list, a list of str, or None where it holds other things."""
+    """The file names in a list, as a list of str, or None if it has other items."""
     kinds = set(map(type, X))
     paths = {kind for kind in kinds if issubclass(kind, str | os.PathLike)}
     if not paths:
@@ -28,8 +28,8 @@ def find_paths(X):
     if kinds != paths:
         i = next(i for i, item in enumerate(X) if type(item) not in paths)
         raise ValueError(
-            f"X holds file names and other things: X[{i}] is a {type(X[i]).__name__}. Pass one kind: file names alone, "
-            "or read the files first, as skgcm.datasets.load_image_folder does."
+            f"X has file names and other items: X[{i}] is a {type(X[i]).__name__}. Pass one kind: only file names, or "
+            "read the files first, as skgcm.datasets.load_image_folder does."
         )
     X = [os.fspath(path) for path in X]
     if not all(isinstance(path, str) for path in X):
@@ -38,10 +38,10 @@ def find_paths(X):
 
 
 class ImageFiles:
-    """Image files as rows of pixels (n, R * C * D), uint8, of which only those asked for are ever in memory.
+    """Image files as rows of pixels (n, R * C * D), uint8. Only indexed rows are in memory.
 
-    They are read as :func:`skgcm.datasets.load_image_folder` reads them with this size, stretched where they have
-    another. ``files[index]``, with a slice or an array of integers, is an ndarray.
+    They are read as :func:`skgcm.datasets.load_image_folder` reads them with this size; images of another size are
+    stretched. ``files[index]``, with a slice or an array of integers, is an ndarray.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class ImageFiles:
     Raises
     ------
     ValueError
-        For a file that is no image, is a folder, is not there, or is no longer what it was when it was checked.
+        For a file that is not an image, is a folder, does not exist, or has changed since it was checked.
     """
 
     dtype, ndim = np.dtype(np.uint8), 2
@@ -75,16 +75,16 @@ class ImageFiles:
         return len(self.names)
 
     def in_own_size(self):
-        """The same files in the size of the first, which all must have."""
+        """The same files in the size of the first, which all must have. Nothing is resized."""
         pixels = self._open(0, lambda image: pillow.read(image, self._mode))
         files = ImageFiles(self.names, pixels.shape, self.channels_first)
         files.resized = False
         return files
 
     def check(self):
-        """Look at the header of each file, and remember its size and time.
+        """Check the header of each file, and store its size and time.
 
-        Raises ValueError where some are not readable. A progress bar appears on a terminal after a second.
+        Raises ValueError if some are not readable. A progress bar appears on a terminal after a second.
         """
         stamps, failed = np.zeros((len(self), 2), np.int64), []
 
@@ -123,7 +123,7 @@ class ImageFiles:
         def read(k):
             rows[k] = self._read(index[k])
 
-        # a pool of its own: one that is kept would not come through a fork
+        # a new pool for each call: the threads of a kept one do not exist after a fork
         with ThreadPoolExecutor(_threads(len(first))) as pool:
             deque(pool.map(read, first), maxlen=0)
         again = np.setdiff1d(np.arange(len(index)), first, assume_unique=True)
@@ -135,7 +135,7 @@ class ImageFiles:
         return self[:: 1 + len(self) // LOOKED_AT]
 
     def fingerprint(self):
-        """Bytes that tell these files from others by name, size and time of the last change."""
+        """Bytes that identify these files by name, size and time of the last change."""
         return "\0".join(self.names).encode("utf-8", "surrogateescape") + self.stamps.tobytes()
 
     @property
@@ -162,7 +162,7 @@ class ImageFiles:
 
 
 def read_ahead(X_flat, read, parts):
-    """``map(read, parts)``; of files, the next part is read in a thread while the last one is in use."""
+    """``map(read, parts)``; for files, a thread reads the next part while the current one is in use."""
     if not isinstance(X_flat, ImageFiles):
         yield from map(read, parts)
         return
@@ -188,8 +188,8 @@ def _stamp(name):
         raise ValueError(f"Cannot read {name!r} as an image: {error}. {REMEDY}") from error
     if stat.S_ISDIR(found.st_mode):
         raise ValueError(
-            f"{name!r} is a folder, and X holds files. skgcm.datasets.list_image_folder lists the images of a folder."
+            f"{name!r} is a folder, not a file. skgcm.datasets.list_image_folder lists the images of a folder."
         )
     if not stat.S_ISREG(found.st_mode):
-        raise ValueError(f"{name!r} is no regular file.")
+        raise ValueError(f"{name!r} is not a regular file.")
     return found.st_size, found.st_mtime_ns

@@ -1,7 +1,7 @@
-"""What users pass <-> the batches the network eats: shape, channel order, dtype.
+"""From images of users to batches for the network: shape, channel order, dtype.
 
-Images travel through scikit-learn as rows, a 2-D array (n, R * C * D) in the dtype they came in; each batch becomes
-(B, D, R, C) float32 in [0, 1] only when the network asks for it.
+Scikit-learn gets images as rows, a 2-D array (n, R * C * D) in their own dtype. A batch becomes (B, D, R, C) float32 in
+[0, 1] only when the network needs it.
 """
 
 import math
@@ -16,12 +16,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from skgcm.inputs import files, pillow
 
-CHANNELS = (1, 3, 4)  # what a lone axis of this length is taken for when nobody says
+CHANNELS = (1, 3, 4)  # an axis of such a length is guessed to be the channels
 
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """How rows of pixels are to be read: (R, C, D), where the channels are, and which values are 0 and 1."""
+    """The format of rows of pixels: (R, C, D), the position of the channels, and the values that become 0 and 1."""
 
     shape: tuple
     channels_first: bool
@@ -37,8 +37,8 @@ class ImageFormat:
     def scale(self, images):
         """Any numbers in the value range -> float32 in [0, 1]. Nothing is clipped."""
         low, high = self.value_range
-        # float32 must not cost digits: it holds all numbers of 16 bits, no integers of more, and no range like
-        # (0, 1e-50) or (1000.1, 1000.2)
+        # float32 must not lose digits: it is exact for numbers of 16 bits, but not for larger integers or ranges like
+        # (0, 1e-50) and (1000.1, 1000.2)
         size = max(abs(low), abs(high))
         narrow = images.dtype == torch.float32 or images.dtype.itemsize <= 2
         narrow = narrow and high - low > 2**-64 and size < min(2**64, 16 * (high - low))
@@ -59,21 +59,21 @@ def in_order(shape, channels_first):
 
 
 def as_array(X, channels_first=False, image_shape=None):
-    """A NumPy array of whatever holds images; data frames are left to scikit-learn, file names become ImageFiles.
+    """A NumPy array from any input for images. Data frames are returned unchanged, file names become ImageFiles.
 
-    Pillow images become what :func:`skgcm.datasets.load_image_folder` reads from their files, in the order of axes and
-    with the channels that `channels_first` and, where it is known, `image_shape` say.
+    Pillow images are converted as :func:`skgcm.datasets.load_image_folder` converts their files. `channels_first` sets
+    the order of the axes, and `image_shape`, if it is known, the number of channels.
     """
     if hasattr(X, "tocsr"):
-        raise ValueError("X is sparse, and images are dense: pass X.toarray().")
+        raise ValueError("X is sparse, but images are dense: pass X.toarray().")
     if hasattr(X, "shape") and hasattr(X, "columns"):
         _check_frame(X)
         return X
     if np.ma.is_masked(X):
-        raise ValueError("X has masked values, and every pixel counts: pass X.filled(value).")
+        raise ValueError("X has masked values, but every pixel needs a value: pass X.filled(value).")
     if isinstance(X, Dataset | DataLoader):
         raise ValueError(
-            f"X is a {type(X).__name__}, and images are one array: pass np.stack([image for image, label in dataset]) "
+            f"X is a {type(X).__name__}. Expected one array: pass np.stack([image for image, label in dataset]) "
             "as X and the labels as y, with channels_first=True where images are tensors."
         )
     pictures = _pillow_images(X)
@@ -81,7 +81,7 @@ def as_array(X, channels_first=False, image_shape=None):
         return _from_pillow(pictures, channels_first, image_shape)
     if isinstance(X, str | os.PathLike):
         raise ValueError(
-            f"X={str(X)!r} is one name, and X is a sequence of images or of their file names. For one file pass [X]; "
+            f"X={str(X)!r} is one name. Expected a sequence of images or of their file names. For one file pass [X]; "
             "skgcm.datasets.list_image_folder lists the images of a folder."
         )
     paths = files.find_paths(X) if isinstance(X, list | tuple) else None
@@ -92,7 +92,7 @@ def as_array(X, channels_first=False, image_shape=None):
             X = torch.stack(tuple(X))
         if isinstance(X, torch.Tensor):
             X = X.detach().cpu()
-            X = X.float() if X.dtype == torch.bfloat16 else X  # which NumPy does not have
+            X = X.float() if X.dtype == torch.bfloat16 else X  # NumPy has no bfloat16
         X = np.asarray(X)
     except (OverflowError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
@@ -105,7 +105,7 @@ def as_array(X, channels_first=False, image_shape=None):
             return _from_paths(paths, channels_first, image_shape)
     first = X[0] if X.ndim == 1 and len(X) else None
     if isinstance(first, np.ndarray):
-        raise ValueError(f"X of shape {X.shape} holds arrays: of images of one size, np.stack(X) makes a single one.")
+        raise ValueError(f"X of shape {X.shape} has arrays as items. If they have one size, pass np.stack(X).")
     if X.shape == (0,):
         raise ValueError("X is empty. Expected at least one image, or the name of one file.")
     if not 2 <= X.ndim <= 4:
@@ -117,7 +117,7 @@ def as_array(X, channels_first=False, image_shape=None):
 
 
 def _check_frame(X):
-    """Raise ValueError where a data frame holds images in its cells and not a pixel in each."""
+    """Raise ValueError if a cell of a data frame is an image and not a pixel."""
     row = np.asarray(X.head(1)).ravel() if hasattr(X, "head") else ()
     for name, value in zip(X.columns, row, strict=False):
         if isinstance(value, Image.Image):
@@ -126,13 +126,13 @@ def _check_frame(X):
             raise ValueError(f"Column {name!r} of X holds text like {str(value)!r}. For file names pass X[{name!r}].")
         if isinstance(value, np.ndarray | list | tuple | torch.Tensor):
             raise ValueError(
-                f"Column {name!r} of X holds arrays, and a column of a data frame is one pixel of every image: pass "
+                f"Column {name!r} of X holds arrays, but a column of a data frame is one pixel of every image: pass "
                 f"np.stack(X[{name!r}])."
             )
 
 
 def _pillow_images(X):
-    """The Pillow images in X, one or many, or [] where there are none."""
+    """The Pillow images in X, one or many, or [] if there are none."""
     if isinstance(X, Image.Image):
         return [X]
     if getattr(getattr(X, "dtype", None), "kind", "") == "O":  # of an array or a Series
@@ -142,7 +142,7 @@ def _pillow_images(X):
     if any(found) and not all(found):
         i = found.index(False)
         raise ValueError(
-            f"X holds Pillow images and other things: X[{i}] is a {type(X[i]).__name__}. Pass one kind, arrays as they "
+            f"X has Pillow images and other items: X[{i}] is a {type(X[i]).__name__}. Pass one kind, arrays as they "
             "are or as Image.fromarray(array)."
         )
     return X if any(found) else []
@@ -178,8 +178,8 @@ def _from_pillow(pictures, channels_first, image_shape):
 def _from_paths(paths, channels_first, image_shape):
     if image_shape is None:
         raise ValueError(
-            f"X holds text like {paths[0]!r}, which is taken for names of image files, and image_shape=None does not "
-            "say in which size to read them. Say it: image_shape=(224, 224, 3), rows, columns and channels."
+            f"X has text like {paths[0]!r}, which is read as names of image files. With image_shape=None their size is "
+            "unknown. Set the size to read them in: image_shape=(224, 224, 3), rows, columns and channels."
         )
     return files.ImageFiles(paths, check_image_shape(image_shape), channels_first)
 
@@ -187,7 +187,7 @@ def _from_paths(paths, channels_first, image_shape):
 def native(X_flat):
     """Rows in a dtype that PyTorch reads: real numbers of at most 64 bits, in the byte order of this machine.
 
-    Raises ValueError where X has other things, or numbers that do not fit.
+    Raises ValueError if X is not numeric, or has numbers that do not fit.
     """
     kind = X_flat.dtype.kind
     if kind not in "biuf":
@@ -198,13 +198,13 @@ def native(X_flat):
             X_flat = X_flat.astype(np.float64)
         if not np.isfinite(X_flat).all():
             raise ValueError("X has values too large for float64.")
-    # NumPy has a type for each of C's integers, two of which may be of one size, and PyTorch knows one of the two
-    # ("L" and not "Q", say). By kind and size, "u8", NumPy gives the one that it knows.
+    # NumPy has a type for each integer type of C. Two of them can have the same size, and PyTorch accepts only one of
+    # the two ("L" but not "Q", for example). By kind and size, "u8", NumPy gives the accepted one.
     return X_flat.astype(X_flat.dtype.newbyteorder("="), copy=False).view(f"{kind}{size}")
 
 
 def check_image_shape(image_shape):
-    """(R, C) or (R, C, D) as the user gave it -> (R, C, D)."""
+    """(R, C) or (R, C, D) from the user -> (R, C, D)."""
     try:
         sizes = tuple(image_shape)
     except TypeError:  # of an array without axes
@@ -224,27 +224,27 @@ def _looks_like_one_image(shape):
 
 
 def _looks_channels_first(shape):
-    """Of one image. A square behind another number is as telling as a usual number of channels."""
+    """Whether the shape of one image looks so: a usual number of channels first, or another number before a square."""
     return min(shape[1:]) > max(CHANNELS) and (shape[0] in CHANNELS or shape[0] != shape[1] == shape[2])
 
 
 def guess_shape(shape, channels_first=False):
-    """The (R, C, D) of images in an array of this shape, where the user did not say.
+    """The (R, C, D) of images in an array of this shape, if the user gave no image_shape.
 
-    Raises ValueError where the guess would likely be wrong: a single colour image, channels first taken for channels
-    last, rows that look like a square colour image.
+    Raises ValueError if the guess would likely be wrong: for a single colour image, channels first instead of last (or
+    the reverse), and rows that look like a square colour image.
     """
     if len(shape) == 4:
         rows, columns, channels = (*shape[2:], shape[1]) if channels_first else shape[1:]
         if not channels_first and _looks_channels_first(shape[1:]):
             raise ValueError(
                 f"X of shape {shape} looks like channels first, (n, channels, rows, columns). If so, pass "
-                f"channels_first=True; if not, say image_shape={shape[1:]}."
+                f"channels_first=True; if not, set image_shape={shape[1:]}."
             )
         if channels_first and _looks_channels_first(shape[:0:-1]):
             raise ValueError(
                 f"X of shape {shape} looks like channels last, (n, rows, columns, channels). If so, leave out "
-                f"channels_first=True; if not, say image_shape={(rows, columns, channels)}."
+                f"channels_first=True; if not, set image_shape={(rows, columns, channels)}."
             )
         return rows, columns, channels
     if len(shape) == 3:
@@ -252,7 +252,7 @@ def guess_shape(shape, channels_first=False):
         if not channels_first and _looks_like_one_image(shape):
             raise ValueError(
                 f"X of shape {shape} looks like a single colour image. If so, pass X[None]; if it holds grey images of "
-                f"{rows} rows and {columns} columns, say image_shape=({rows}, {columns})."
+                f"{rows} rows and {columns} columns, set image_shape=({rows}, {columns})."
             )
         return rows, columns, 1
     length = shape[1]
@@ -262,8 +262,8 @@ def guess_shape(shape, channels_first=False):
     side = math.isqrt(length // 3)
     if side >= 8 and 3 * side * side == length:
         raise ValueError(
-            f"X has rows of {length} = 3 * {side} * {side} values. If these are colour images, say "
-            f"image_shape=({side}, {side}, 3); if not, say image_shape=(rows, columns), or (1, {length}) for signals."
+            f"X has rows of {length} = 3 * {side} * {side} values. If these are colour images, set "
+            f"image_shape=({side}, {side}, 3); if not, set image_shape=(rows, columns), or (1, {length}) for signals."
         )
     return 1, length, 1
 
@@ -282,8 +282,8 @@ def check_shape(shape, expected, channels_first, source):
         message += " For a single image pass X[None]."
     elif len(shape) > 2 and expected[:2] == (shape[2:] if channels_first and len(shape) == 4 else shape[1:3]):
         message += (
-            " They differ in channels alone: make the images grey, or of colour. skgcm.datasets.load_image_folder does "
-            "so with mode='L' or mode='RGB'."
+            " Only the number of channels differs: convert the images to grey or to colour. "
+            "skgcm.datasets.load_image_folder does so with mode='L' or mode='RGB'."
         )
     elif len(shape) == 2:
         message += f" Rows must have {length} values."
@@ -309,7 +309,7 @@ def frame_shape(shape, n_channels, channels_first):
 
 
 def find_shape(shape, image_shape, channels_first):
-    """The (R, C, D) of training images: what the user says, where it fits the array, else a guess."""
+    """The (R, C, D) of training images: `image_shape`, checked against the array, or a guess if it is None."""
     if image_shape is None:
         return guess_shape(shape, channels_first)
     expected = check_image_shape(image_shape)
@@ -319,8 +319,8 @@ def find_shape(shape, image_shape, channels_first):
     if _looks_channels_first(expected) and not settled and not signal and (channels_first or len(shape) == 2):
         remedy = f"image_shape={(columns, channels, rows)} and channels_first=True"
         raise ValueError(
-            f"image_shape={image_shape!r} looks like channels first, and is (rows, columns, channels) whatever the "
-            f"order in X. If X has {rows} channels first, say {remedy}; if it has images of {rows} rows, pass it as "
+            f"image_shape={image_shape!r} looks like channels first. It is always (rows, columns, channels), for any "
+            f"order in X. If X has {rows} channels first, set {remedy}; if it has images of {rows} rows, pass it as "
             f"(n, {rows}, {columns}, {channels}), without channels_first."
         )
     check_shape(shape, expected, channels_first, "image_shape says")

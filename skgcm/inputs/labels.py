@@ -6,27 +6,27 @@ import numpy as np
 
 
 def unique(labels, name):
-    """The sorted classes (N,) of labels. `name` is for errors."""
+    """The sorted classes (N,) of labels. `name` is used in errors."""
     try:
         found = np.unique(np.asarray(labels))
     except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{name} has labels that cannot be sorted ({error}). Use strings or integers alone."
+            f"{name} has labels that cannot be sorted ({error}). Use only strings or only integers."
         ) from error
     if found.dtype.kind == "f" and not np.isfinite(found).all():
-        raise ValueError(f"{name} has labels that are not finite, {found.tolist()}. Use strings or integers alone.")
+        raise ValueError(f"{name} has labels that are not finite, {found.tolist()}. Use only strings or only integers.")
     return found
 
 
 def find(labels, n_classes=None, name="y"):
-    """The sorted classes (N,) of labels, or 0 .. n_classes - 1 where they are some of these. `name` is for errors."""
+    """The sorted classes (N,) of labels, or 0 .. n_classes - 1 if they are some of these. `name` is used in errors."""
     classes = unique(labels, name)
     if n_classes is not None and n_classes != len(classes):
         integers = classes.dtype.kind in "iu" and classes.min() >= 0 and classes.max() < n_classes
         if n_classes < len(classes) or not integers:
             raise ValueError(
-                f"n_classes={n_classes}, but {name} has {len(classes)} classes: {_some(classes)}. More classes than "
-                "labels there can be only where all labels are integers from 0 to n_classes - 1; else leave it out."
+                f"n_classes={n_classes}, but {name} has {len(classes)} classes: {_some(classes)}. n_classes can be "
+                "larger only if all labels are integers from 0 to n_classes - 1. Otherwise leave it out."
             )
         classes = np.arange(n_classes)
     if len(classes) < 2:
@@ -35,7 +35,7 @@ def find(labels, n_classes=None, name="y"):
 
 
 def indices(labels, classes, name, remedy=""):
-    """Positions in `classes` of an array of labels, int64, same shape. `name` and `remedy` are for errors."""
+    """Positions in `classes` of an array of labels, int64, same shape. `name` and `remedy` are used in errors."""
     position = {label: i for i, label in enumerate(classes.tolist())}
     try:
         found = [position[label] for label in labels.ravel().tolist()]
@@ -44,17 +44,17 @@ def indices(labels, classes, name, remedy=""):
         message = f"{name} has the label {label!r}, but the classes are {_some(classes)}."
         raise ValueError(f"{message} {remedy}".rstrip()) from None
     except TypeError as error:
-        raise ValueError(f"{name} has what is no label ({error}); the classes are {_some(classes)}.") from error
+        raise ValueError(f"{name} has an invalid label ({error}); the classes are {_some(classes)}.") from error
     return np.array(found, dtype=np.int64).reshape(labels.shape)
 
 
 def choose(wanted, classes, n):
-    """What `explain(classes=)` asks for: None for all classes, an int for the best so many, or positions (n, k)."""
+    """The choice of `explain(classes=)`: None for all classes, an int k for the k best, or positions (n, k)."""
     if isinstance(wanted, str):
         k = re.fullmatch(r"top-([1-9][0-9]{0,9})", wanted)
         if wanted != "predicted" and wanted != "all" and k is None:
             raise ValueError(
-                f"classes={wanted!r} is none of 'predicted', 'all', 'top-K'. Labels come in a sequence: [{wanted!r}]."
+                f"classes={wanted!r} is not 'predicted', 'all' or 'top-K'. Pass labels in a sequence: [{wanted!r}]."
             )
         count = 1 if wanted == "predicted" else int(k[1]) if k else None
         _check_count(count or 1, classes)
@@ -62,9 +62,9 @@ def choose(wanted, classes, n):
     try:
         labels = np.asarray(wanted)
     except (OverflowError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"classes={wanted!r} must name as many classes for each image: {error}") from error
+        raise ValueError(f"classes={wanted!r} must have the same number of classes for each image: {error}") from error
     if labels.dtype.kind == "b" and classes.dtype.kind != "b":
-        raise ValueError(f"classes={wanted!r} is no sequence of labels; the classes are {_some(classes)}.")
+        raise ValueError(f"classes={wanted!r} is not a sequence of labels; the classes are {_some(classes)}.")
     labels = np.atleast_1d(labels)
     if labels.ndim > 2 or labels.size == 0 or (labels.ndim == 2 and len(labels) != n):
         raise ValueError(
@@ -74,7 +74,7 @@ def choose(wanted, classes, n):
     _check_count(labels.shape[-1], classes, remedy)
     positions = indices(labels, classes, "classes")
     if positions.ndim == 1 and len(set(positions.tolist())) < len(positions):
-        raise ValueError(f"classes={wanted!r} has a label twice, and is for every image. Name each once.{remedy}")
+        raise ValueError(f"classes={wanted!r} has a label twice. Name each class once.{remedy}")
     return np.broadcast_to(positions, (n, positions.shape[-1]))
 
 

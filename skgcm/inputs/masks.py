@@ -1,4 +1,4 @@
-"""Where the evidence of training images should lie, as users pass it: masks and boxes, of some images or of all."""
+"""Masks and boxes of some or all training images, which say where the evidence should lie, from users' inputs."""
 
 from dataclasses import dataclass
 
@@ -28,7 +28,7 @@ class Masks:
 
 
 def find(masks, n, shape):
-    """Masks of n images (R, C), or None where no image has any. Raises ValueError."""
+    """Masks of n images (R, C), or None if no image has one. Raises ValueError."""
     if masks is None:
         return None
     masks = as_numpy(masks)
@@ -40,7 +40,7 @@ def find(masks, n, shape):
     index, packed = np.full(n, -1), []
     for i, own in enumerate(masks):
         mask = None if own is None else image_mask(own, shape, f"masks[{i}]", outwards=True)
-        if mask is not None and mask.any():  # an empty one says that there is nothing to see
+        if mask is not None and mask.any():  # an empty mask counts as no mask
             index[i] = len(packed)
             packed.append(np.packbits(mask))
     return Masks(index, np.stack(packed), tuple(shape)) if packed else None

@@ -1,10 +1,10 @@
-"""One image, from a file or from Pillow, as 8-bit grey or colour: the pixels that a viewer shows."""
+"""One image, from a file or from Pillow, as 8-bit grey or colour, as an image viewer shows it."""
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-# Pillow names these formats but leaves their pixels to an outside program or handler. EPS starts Ghostscript, which no
-# file in a data folder should be able to do, whatever its extension says.
+# Pillow recognises these formats but needs another program or handler to decode them. EPS starts Ghostscript, which no
+# file in a data folder, with any extension, should be able to do.
 NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 
 PHOTOMETRIC = 262  # TIFF tag: 0 where 0 is white, 1 where 0 is black, 3 palette, 6 YCbCr, 8 LAB
@@ -13,7 +13,7 @@ KINDS = {1: "unsigned integers", 2: "signed integers", 3: "floats"}  # TIFF tag 
 
 
 def formats():
-    """Formats to open, in the order Pillow tries them, those of plugins the user registered included."""
+    """Formats to open, in the order in which Pillow tries them, including those of registered plugins."""
     Image.init()
     return [name for name in Image.ID if name not in NOT_DECODED]
 
@@ -25,27 +25,27 @@ def is_image(file):
             return True
     except (Image.DecompressionBombError, MemoryError):
         return True
-    except Exception:  # OSError, SyntaxError, struct.error, ...: every format has its own for what it is not
+    except Exception:  # OSError, SyntaxError, struct.error, ...: every format has its own errors
         return False
 
 
 def read_file(file, read, remedy):
-    """What ``read`` makes of an opened file; whatever goes wrong becomes a ValueError that names the file."""
+    """The result of ``read`` for an opened file; any error becomes a ValueError that names the file."""
     try:
         # Opened by Python: given a path, Pillow maps some files into memory, see _turned
         with open(file, "rb") as stream, Image.open(stream, formats=formats()) as image:
             return read(image)
     except MemoryError:
         raise
-    except Exception as error:  # OSError, SyntaxError, ValueError, struct.error, ...: every format has its own
+    except Exception as error:  # OSError, SyntaxError, ValueError, struct.error, ...: every format has its own errors
         if isinstance(error, Image.DecompressionBombError):
-            remedy = "Make it smaller or, where you know what it is, raise PIL.Image.MAX_IMAGE_PIXELS."
+            remedy = "Make it smaller or, if you trust it, raise PIL.Image.MAX_IMAGE_PIXELS."
         raise ValueError(f"Cannot read {str(file)!r} as an image: {why_not(error)}. {remedy}") from error
 
 
 def is_grey(image):
-    """Whether an image is stored in greys, from its header alone."""
-    # A palette counts as colour: which colours it holds is not known before the file is decoded.
+    """Whether an image is stored in grey, from its header only."""
+    # A palette counts as colour: its colours are not known before the file is decoded.
     grey = image.mode in {"1", "L", "LA", "La", "F"} or image.mode.startswith("I")
     return grey or _stored(image) == "LA;16B"  # PNG, which Pillow opens as RGBA
 
@@ -58,15 +58,15 @@ def why_not(error):
 
 
 def check(image):
-    """Raise ValueError where the header of an opened image says that :func:`read` would."""
+    """Raise ValueError if :func:`read` would, as far as the header of an opened image shows it."""
     _refuse(image, getattr(image, "tag_v2", {}), _stored(image))
 
 
 def read(image, mode, size=None, resize="stretch"):
     """The pixels of a Pillow image, opened or in memory: uint8 (R, C, D), D = 1 in mode "L" and 3 in mode "RGB".
 
-    It is turned upright, white is 255, and it is on black where it is transparent. `size` is (rows, columns), or None.
-    Raises ValueError for numbers that do not say what white is, and for files that Pillow misreads.
+    It is turned upright, white is 255, and transparent pixels are blended onto black. `size` is (rows, columns), or
+    None. Raises ValueError for numbers without a defined white, and for files that Pillow misreads.
     """
     image = _eight_bits(image).convert(mode)
     if size is not None:
@@ -75,7 +75,7 @@ def read(image, mode, size=None, resize="stretch"):
 
 
 def read_mask(image, size=None, resize="stretch"):
-    """Where a Pillow image is not black, bool (R, C). Resized like :func:`read`; a pixel that is so in part counts."""
+    """Where a Pillow image is not black, bool (R, C). Resized like :func:`read`; partly covered pixels count."""
     inside = np.asarray(_eight_bits(image).convert("L")) > 0
     image = Image.fromarray(inside.astype(np.uint8) * 255)
     if size is not None:
@@ -93,18 +93,18 @@ def _eight_bits(image):
     if sixteen:
         values = np.asarray(image).astype(np.uint32)  # native byte order, and room for * 255
         if "transparency" in image.info:
-            values[values == image.info["transparency"]] = 0  # on black, while it is known which are
+            values[values == image.info["transparency"]] = 0  # transparent pixels become black
         white = 4095 if tags.get(258) == (12,) else 65535
-        if tags.get(PHOTOMETRIC) == 0:  # which Pillow takes into account up to 8 bits
+        if tags.get(PHOTOMETRIC) == 0:  # Pillow handles it only up to 8 bits
             values = white - values
         return Image.fromarray(((values * 255 + white // 2) // white).astype(np.uint8))
-    if image.mode in {"P", "PA"} and max(tags.get(320, [256])) < 256:  # a palette of 8 bits where 16 are the rule
+    if image.mode in {"P", "PA"} and max(tags.get(320, [256])) < 256:  # a palette of 8 bits instead of 16
         image.putpalette(bytes(tags[320]), "RGB;L")
     if image.mode == "La":
-        image = image.getchannel(0)  # already multiplied by its alpha, which is to be on black
+        image = image.getchannel(0)  # multiplied by its alpha already, which is blending onto black
     elif image.has_transparency_data:
         most = {"1": 1, "L;2": 3, "L;4": 15}.get(stored)
-        if most and image.info["transparency"] <= most:  # in as few bits, where Pillow leaves it as it is
+        if most and image.info["transparency"] <= most:  # in as few bits, which Pillow does not convert
             image.info["transparency"] *= 255 // most
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image.convert("RGBA"))
     elif image.mode == "LAB":
@@ -127,9 +127,9 @@ def _resized(image, size, how, method=Image.Resampling.BILINEAR):
 
 
 def _stored(image):
-    """How a file stores its pixels, in Pillow's words, "L;2" for example; None where they came decoded."""
+    """How a file stores its pixels, in Pillow's terms, "L;2" for example; None if they are decoded already."""
     tile = getattr(image, "tile", None)
-    if tile:  # which decoding empties: the image keeps it, so that a second reading gives the same
+    if tile:  # decoding empties it: store it in the image, so that a second reading gives the same
         stored = tile[0][3]
         image.skgcm_stored = stored[0] if isinstance(stored, tuple) and stored else stored
     return getattr(image, "skgcm_stored", None)
@@ -140,8 +140,8 @@ def _turned(image):
     name = getattr(image, "filename", None)
     if not name or not getattr(image, "tile", None):
         return ImageOps.exif_transpose(image)
-    # Given a path, Pillow 13.0 maps an uncompressed TIFF into memory in the size it has once turned upright, and the
-    # pixels of orientations 5 to 8 come out scrambled. Without one it reads the open file.
+    # Given a path, Pillow 13.0 maps an uncompressed TIFF into memory in its upright size, and the pixels of
+    # orientations 5 to 8 are scrambled. Without a path it reads the open file.
     try:
         image.filename = ""
         return ImageOps.exif_transpose(image)
@@ -150,7 +150,7 @@ def _turned(image):
 
 
 def _refuse(image, tags, stored):
-    """Raise ValueError where the pixels that Pillow gives are not those that the file shows."""
+    """Raise ValueError if the pixels from Pillow differ from the picture in the file."""
     mode, file_format, bits = image.mode, image.format, tags.get(258, (1,))
     colour = image.info.get("transparency")
     reason = None

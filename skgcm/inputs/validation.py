@@ -1,4 +1,4 @@
-"""What users pass as X and y, checked by scikit-learn, in errors that say which of them is meant."""
+"""Checks of X and y by scikit-learn. Errors name the one that is wrong."""
 
 import re
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from skgcm.utils.arrays import as_numpy
 
 @contextmanager
 def naming(name):
-    """Context in which errors about what a user passed as `name` have that name, and are ValueError or TypeError."""
+    """Context in which errors about the argument `name` have that name, and are ValueError or TypeError."""
     try:
         yield
     except (OverflowError, TypeError, ValueError) as error:
@@ -26,10 +26,10 @@ def naming(name):
 
 
 def check_images(estimator, X, *, reset=False, any_size=False):
-    """Images, out of :func:`skgcm.inputs.images.as_array`, as rows (n, R * C * D) of finite numbers that PyTorch reads.
+    """Images, from :func:`skgcm.inputs.images.as_array`, as rows (n, R * C * D) of finite numbers that PyTorch reads.
 
-    With `reset`, what scikit-learn learns of X is set; with `any_size`, it is not looked at. Of files the headers are
-    checked, and nothing is read.
+    With `reset`, the attributes that scikit-learn derives from X are set; with `any_size`, they are not checked. For
+    files, only the headers are checked.
     """
     if isinstance(X, ImageFiles):
         X.check()
@@ -53,7 +53,7 @@ def check_labels(estimator, y, n):
         if y.dtype.kind not in "biufUTSO":
             raise ValueError(f"y has dtype {y.dtype}. Class labels are integers, strings or booleans.")
         if y.dtype.kind == "O":
-            labels.unique(y, "y")  # says more than scikit-learn where they have no order
+            labels.unique(y, "y")  # for labels without an order, its error is clearer than scikit-learn's
         check_classification_targets(y)
     if len(y) != n:
         raise ValueError(f"X has {n} images and y has {len(y)} labels: inconsistent numbers of samples.")

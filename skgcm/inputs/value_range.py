@@ -1,4 +1,4 @@
-"""Which numbers in the users' images are black and white: found, checked, and compared with the images."""
+"""The value range, the numbers that are black and white in images: find it, check it, compare images with it."""
 
 import math
 
@@ -27,7 +27,7 @@ def find_value_range(X_flat):
 
 
 def check_value_range(value_range):
-    """(low, high) as the user gave it -> two floats."""
+    """(low, high) from the user -> two floats."""
     try:
         low, high = (float(bound) for bound in value_range)
     except (OverflowError, TypeError, ValueError):
@@ -38,28 +38,27 @@ def check_value_range(value_range):
 
 
 def _some(X_flat):
-    """Enough of the rows, and of each enough pixels, to say how values are distributed: some million values."""
+    """A sample of rows and pixels for the distribution of the values: a few million values."""
     X_flat = X_flat[:: 1 + len(X_flat) // 1024]
-    return X_flat[:, :: 1 + 6 * (X_flat.size // 2**25)]  # such a step leaves out no channel and no every other column
+    return X_flat[:, :: 1 + 6 * (X_flat.size // 2**25)]  # such a step skips no channel and no column regularly
 
 
 def warn_if_dark(X_flat, value_range):
-    """Warn where nearly all values of training images lie near the lower end of the range that was found for them."""
+    """Warn if nearly all values of training images are near the lower end of the range that was found for them."""
     low, high = value_range
     X_flat = X_flat.some() if isinstance(X_flat, ImageFiles) else X_flat
     bright = float(np.quantile(_some(X_flat), 0.995, method="higher"))
     if low < bright < low + (high - low) / 4:
         warn(
-            f"99.5 % of the values in X are {bright:g} or less, and white would be {high:g}: images this dark are "
-            f"learnt badly. If they are as they should be, say value_range=({low:g}, {bright:g}), and clip what is "
-            "brighter."
+            f"99.5 % of the values in X are {bright:g} or less, but white is {high:g}. The classifier learns such dark "
+            f"images badly. If the images are correct, set value_range=({low:g}, {bright:g}), and clip brighter values."
         )
 
 
 def check_values_in_range(X_flat, value_range):
-    """Raise ValueError for values far outside the range; warn where the range looks like another's.
+    """Raise ValueError for values far outside the range; warn if the images seem to have another range.
 
-    Of files, which have all values of 8 bits, only some are read, and only where the range is not these values.
+    Files have values of 8 bits: only some are read, and only if the range is not (0, 255).
     """
     low, high = value_range
     if isinstance(X_flat, ImageFiles):
@@ -73,18 +72,18 @@ def check_values_in_range(X_flat, value_range):
         first = np.flatnonzero((least < low - width) | (most > high + width))[0]
         raise ValueError(
             f"X has values from {smallest:g} to {largest:g}, far outside value_range ({low:g}, {high:g}), and image "
-            f"{first} is the first that has. Scale X as the training images were scaled, np.clip it where a few pixels "
-            "are to blame, or fit with the value_range that X has."
+            f"{first} is the first with such values. Scale X as the training images were scaled, use np.clip if only a "
+            "few pixels are outside, or fit with the value_range of X."
         )
     tiny = width > 2 and low <= smallest < largest <= low + min(1, width / 100)
     below, above = low - width / 2, high + width / 2
     outside = 0
     if smallest < below or largest > above:
         some = _some(X_flat)
-        with np.errstate(over="ignore"):  # of narrow floats, in which a bound is infinite
+        with np.errstate(over="ignore"):  # a bound can be infinite in narrow floats
             outside = np.mean((some < below) | (some > above))
     if tiny or outside > OUTSIDE:
         warn(
-            f"X has values from {smallest:g} to {largest:g}, and value_range is ({low:g}, {high:g}): was X scaled "
-            "otherwise than it says?"
+            f"X has values from {smallest:g} to {largest:g}, and value_range is ({low:g}, {high:g}). Check whether X "
+            "has the scale of the training images."
         )

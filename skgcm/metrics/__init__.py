@@ -1,4 +1,4 @@
-"""How good are maps? Measures on plain arrays and callables, for maps of any method, and reports of a classifier."""
+"""Measures of maps, for maps of any method as arrays and callables, and reports of a classifier."""
 
 from skgcm.metrics._location import energy_in_boxes, grid_pointing_game, pointing_game
 from skgcm.metrics._perturbation import deletion_curve, insertion_curve

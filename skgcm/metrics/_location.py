@@ -1,4 +1,4 @@
-"""Where the evidence is."""
+"""Measures of where the evidence lies."""
 
 from numbers import Integral
 
@@ -14,12 +14,12 @@ PERCENTILES = (5, 25, 50, 75, 95)
 
 
 def _share(inside, overall):
-    """Inside / overall, 0 where there is nothing."""
+    """Inside / overall, 0 where `overall` is 0."""
     return np.divide(inside, overall, out=np.zeros_like(overall), where=overall > 0)
 
 
 def _draw_grids(y, confidence, classes, n_cells, n_grids, rng):
-    """Indices (n_grids, n_cells) of images: distinct classes at random, of each the most confident image left."""
+    """Indices (n_grids, n_cells) of images: random distinct classes, of each the most confident image not yet used."""
     ranked = {label: np.flatnonzero(y == label) for label in classes}
     ranked = {label: list(index[np.argsort(-confidence[index], kind="stable")]) for label, index in ranked.items()}
     grids = []
@@ -33,8 +33,8 @@ def _draw_grids(y, confidence, classes, n_cells, n_grids, rng):
 
 
 def _smoothed(maps, size):
-    """Means over size x size pixels of maps (..., R, C), 0 outside. Of what is nowhere positive neither is the mean."""
-    weights = np.full(size, 1 / size)  # uniform_filter's running sums would leave residues
+    """Means over size x size pixels of maps (..., R, C), 0 outside. Windows without positive values give no residue."""
+    weights = np.full(size, 1 / size)  # uniform_filter's running sums would leave rounding residues
     for axis in (-2, -1):
         maps = correlate1d(maps, weights, axis=axis, mode="constant")
     return maps
@@ -50,12 +50,12 @@ def _assemble(cells, side):
 def grid_pointing_game(
     explain, X, y, proba, *, classes=None, side=3, n_grids=500, smoothing=1, batch_size=20, random_state=None
 ):
-    """What share of the positive evidence for a class lies on its own image, in a grid of images of other classes.
+    """Share of the positive evidence for a class that lies on its own image, in a grid of images of other classes.
 
-    Images that are classified rightly with a probability above 0.5 are sorted by it within their class. Each grid takes
-    side * side distinct classes at random, and of each class the most confident image that no grid has had. For each
-    cell the maps of its class are asked for over the whole grid: the share is the sum of their positive values inside
-    the cell over that of all, 0 where nothing is positive.
+    Images that are classified correctly with a probability above 0.5 are sorted by it within their class. Each grid has
+    side * side random distinct classes, and of each class the most confident image that no grid has used. The map of
+    each cell's class is computed for the whole grid. The share is the sum of its positive values inside the cell
+    divided by that over the grid, 0 if nothing is positive.
 
     Parameters
     ----------
@@ -74,13 +74,13 @@ def grid_pointing_game(
     side : int, default=3
         Cells in a row and in a column of a grid.
     n_grids : int, default=500
-        Grids, or fewer where the images do not suffice.
+        Number of grids; fewer if there are not enough images.
     smoothing : int, default=1
-        Side of the mean filter over maps before their positive part is taken, odd; 1 is none.
+        Side of the mean filter over maps before their positive part is taken, odd; 1: no filter.
     batch_size : int, default=20
-        Grids explained at once.
+        Grids in a call of `explain`.
     random_state : int, RandomState instance or None, default=None
-        Which classes make up a grid.
+        For the random classes of the grids.
 
     Returns
     -------
@@ -92,7 +92,7 @@ def grid_pointing_game(
     ------
     ValueError
         If shapes do not agree, a number is out of its range, no grid can be made, or `explain` returns maps of another
-        shape or such that are not finite.
+        shape or with values that are not finite.
 
     References
     ----------
@@ -104,7 +104,7 @@ def grid_pointing_game(
     >>> import numpy as np
     >>> from skgcm.metrics import grid_pointing_game
     >>> X, y = np.full((4, 2, 2), [[[1]], [[2]], [[3]], [[4]]]), np.array([1, 2, 3, 4])
-    >>> def explain(grids, labels):  # one that knows: each class has its own grey
+    >>> def explain(grids, labels):  # a perfect explanation: each class has its own grey
     ...     return (grids[:, None] == labels[:, :, None, None]).astype(float)
     >>> grid_pointing_game(explain, X, y, np.eye(4), side=2).mean
     1.0
@@ -113,7 +113,7 @@ def grid_pointing_game(
     proba = check_array(as_numpy(proba), input_name="proba")
     check_consistent_length(X, y, proba)
     if X.ndim not in (3, 4):
-        raise ValueError(f"X of shape {X.shape} are no images (n, R, C) or (n, R, C, D).")
+        raise ValueError(f"X has shape {X.shape}. Expected images (n, R, C) or (n, R, C, D).")
     numbers = side, n_grids, smoothing
     if not all(isinstance(number, Integral) and number >= 1 for number in numbers) or smoothing % 2 == 0:
         raise ValueError(
@@ -131,7 +131,7 @@ def grid_pointing_game(
     grids = usable[_draw_grids(y[usable], confidence[usable], classes, side * side, n_grids, rng)]
     if not len(grids):
         raise ValueError(
-            f"Of {len(X)} images {len(usable)} are classified rightly with a probability above 0.5. They are of "
+            f"Of {len(X)} images {len(usable)} are classified correctly with a probability above 0.5. They are of "
             f"{len(np.unique(y[usable]))} classes, too few for a grid of {side * side} distinct classes. Pass images "
             f"of more classes, or a smaller side than {side}."
         )
@@ -160,9 +160,9 @@ def _box_masks(boxes, shape):
     """Boolean (n, R, C) from boxes or masks, image by image: True inside any of an image's boxes."""
     n, n_rows, n_columns = shape
     boxes = as_numpy(boxes)
-    boxes = boxes.to_numpy() if hasattr(boxes, "to_numpy") else boxes  # a data frame iterates over its columns' names
+    boxes = boxes.to_numpy() if hasattr(boxes, "to_numpy") else boxes  # iterating over a data frame gives column names
     if len(boxes) != n:
-        raise ValueError(f"boxes are of {len(boxes)} images, maps of {n}. Pass boxes or a mask for each image.")
+        raise ValueError(f"boxes are for {len(boxes)} images, maps for {n}. Pass boxes or a mask for each image.")
     masks = np.empty(shape, dtype=bool)
     for mask, own in zip(masks, boxes, strict=True):
         mask[:] = image_mask(own, (n_rows, n_columns), "boxes")
@@ -228,8 +228,8 @@ def pointing_game(maps, boxes):
     Returns
     -------
     ndarray (n,) bool
-        Its mean is the share of hits. Of several largest pixels the first, row by row, counts; where none is positive,
-        there is no hit.
+        Its mean is the share of hits. If several pixels are the largest, the first counts, row by row. If none is
+        positive, there is no hit.
 
     Raises
     ------

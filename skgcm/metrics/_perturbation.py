@@ -1,4 +1,4 @@
-"""Whether the decision depends on what the maps say it depends on."""
+"""Measures of whether the decision depends on the pixels with the most evidence."""
 
 from numbers import Integral
 
@@ -29,10 +29,11 @@ def deletion_curve(predict_proba, X, maps, y, *, classes=None, order="most", fil
     classes : array-like (N,), default=None
         The labels in the order of the columns of `predict_proba`, ``clf.classes_``. None: the sorted labels in y.
     order : {"most", "least"}, default="most"
-        Which pixels go first: those of most evidence (a steep fall is good), or of least (a level line is good).
+        Which pixels are replaced first: those of most evidence (a steep fall is good), or of least (a level line is
+        good).
     fill : {"mean", "black"}, default="mean"
-        What takes their place: the mean colour of X, rounded where X holds integers or bool, or 0, whatever
-        `value_range` a classifier has.
+        The new value of the pixels. "mean": the mean colour of X, rounded if X holds integers or bool. "black": 0, with
+        any `value_range` of a classifier.
     n_steps : int, default=20
         Points of the curve after the first, at equal shares of pixels.
 
@@ -45,8 +46,7 @@ def deletion_curve(predict_proba, X, maps, y, *, classes=None, order="most", fil
     Raises
     ------
     ValueError
-        If shapes do not agree, `y` has a label that is not in `classes`, or `order`, `fill` or `n_steps` is none of
-        these.
+        If shapes do not agree, `y` has a label that is not in `classes`, or `order`, `fill` or `n_steps` is invalid.
 
     References
     ----------
@@ -97,8 +97,8 @@ def deletion_curve(predict_proba, X, maps, y, *, classes=None, order="most", fil
 def insertion_curve(predict_proba, X, maps, y, *, classes=None, order="most", fill="mean", n_steps=20):
     """Probability of a class while pixels are uncovered in the order of their evidence for it.
 
-    The images begin as `fill` alone. Uncovering the most important share of pixels leaves what deleting the rest, least
-    important first, would leave: this is that deletion curve read backwards.
+    At first all pixels have the value `fill`. Uncovering the most important share of the pixels gives the same images
+    as deleting the others, least important first. So this is that deletion curve in reverse order.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def insertion_curve(predict_proba, X, maps, y, *, classes=None, order="most", fi
     ----------
     V. Petsiuk, A. Das, K. Saenko: RISE: Randomized Input Sampling for Explanation of Black-box Models, BMVC 2018.
     """
-    last = {"most": "least", "least": "most"}.get(order, order)  # of another the deletion curve tells
+    last = {"most": "least", "least": "most"}.get(order, order)  # deletion_curve reports an invalid order
     curve = deletion_curve(predict_proba, X, maps, y, classes=classes, order=last, fill=fill, n_steps=n_steps)
     curve.probabilities = curve.probabilities[::-1]
     return curve

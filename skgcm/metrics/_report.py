@@ -1,4 +1,4 @@
-"""Does the evidence lie where it should, and what does the decision lean on? Of a fitted classifier, in words."""
+"""Reports on a fitted classifier: whether the evidence lies where it should, and what the decision depends on."""
 
 import numpy as np
 from sklearn.base import clone
@@ -11,7 +11,7 @@ from skgcm.utils.arrays import as_numpy
 from skgcm.utils.regions import image_mask
 from skgcm.utils.warnings import images_may_be_strange
 
-TENTH = 0.1  # share of the pixels that are looked at, or lost
+TENTH = 0.1  # share of the pixels that are checked, or removed
 N_SPLITS = 3
 MUCH = 0.5  # of the evidence in one tenth of the pixels of all images, beyond chance
 SEED = 0
@@ -27,7 +27,7 @@ class _Printable(Bunch):
 
 
 def _explained(clf, X, y):
-    """What `clf` says of images and labels: contributions (n, R, C) to the true classes, and the predicted labels."""
+    """Contributions (n, R, C) to the true classes, the labels, and the predicted labels."""
     y = column_or_1d(as_numpy(y))
     predicted = clf.predict(X)
     check_consistent_length(predicted, y)
@@ -44,7 +44,7 @@ def _number(value):
 
 
 def _table(heads, lines):
-    """Lines of text, columns of equal width, the first to the left."""
+    """Lines of text in aligned columns, the first to the left, the others to the right."""
     cells = [heads, *lines]
     widths = [max(len(line[i]) for line in cells) for i in range(len(heads))]
     padded = ([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in cells)
@@ -52,7 +52,7 @@ def _table(heads, lines):
 
 
 def evidence_report(clf, X, y, masks):
-    """Whether the evidence lies in masks, and whether the classifier is right where it does, class by class.
+    """Whether the evidence lies in masks, and the accuracy if it does and if it does not, class by class.
 
     Parameters
     ----------
@@ -74,9 +74,9 @@ def evidence_report(clf, X, y, masks):
         - classes : the labels.
         - n : number of images with a mask.
         - share : mean share of the positive evidence that lies in the mask, 0 .. 1.
-        - chance : mean share of the area that the mask covers, what evidence that is the same everywhere would have.
+        - chance : mean share of the area that the mask covers, which is the share of uniform evidence.
         - pointing : share of images whose largest evidence lies in the mask.
-        - accuracy : share of images that are classified rightly.
+        - accuracy : share of images that are classified correctly.
         - inside : share of images whose evidence is inside: its share in the mask is above that mask's share of the
           area.
         - accuracy_inside, accuracy_outside : accuracy of those images, and of the others.
@@ -86,7 +86,7 @@ def evidence_report(clf, X, y, masks):
     Raises
     ------
     ValueError
-        If shapes do not agree, a mask is none, or no image has one.
+        If shapes do not agree, a mask is invalid, or no image has one.
 
     Examples
     --------
@@ -111,7 +111,7 @@ def evidence_report(clf, X, y, masks):
     found = np.array(found)
     kept = found.any(axis=(1, 2))
     if not kept.any():
-        raise ValueError("masks has no mask with a pixel inside, so that there is nothing to report.")
+        raise ValueError("masks has no mask with a pixel inside, so there is nothing to report.")
     maps, found, y, right = maps[kept], found[kept], y[kept], (y == predicted)[kept]
     share, chance, hit = energy_in_boxes(maps, found), found.mean(axis=(1, 2)), pointing_game(maps, found)
 
@@ -141,7 +141,7 @@ def evidence_report(clf, X, y, masks):
 
 
 def check_evidence(clf, X, y, groups=None):
-    """What a decision leans on, found without masks: groups of images, fixed places, a few pixels.
+    """What a decision depends on, found without masks: groups of images, fixed places, a few pixels.
 
     Parameters
     ----------
@@ -153,26 +153,26 @@ def check_evidence(clf, X, y, groups=None):
         Their true labels.
     groups : array-like (n,), default=None
         What each image shows: the part, the patient, the session. With groups, six clones of `clf` are fitted on parts
-        of X, without masks and checkpoint: pass images enough to learn from. None: this is not checked.
+        of X, without masks and checkpoint: pass enough images to learn from. None: this is not checked.
 
     Returns
     -------
     sklearn.utils.Bunch
-        Its text says what was found, in sentences, followed by a table. The numbers are:
+        Its text has the findings, as sentences, and a table. The numbers are:
 
         - classes : ndarray (N,), the labels.
         - accuracy_random, accuracy_groups : float, mean accuracy of 3-fold cross-validation where images are split at
-          random (``StratifiedKFold``) and by groups (``StratifiedGroupKFold``), NaN without groups. Where the first is
+          random (``StratifiedKFold``) and by groups (``StratifiedGroupKFold``), NaN without groups. If the first is
           higher, the classifier recognises the groups.
         - fixed : ndarray (N,), how much of the positive evidence for a class lies in the same places of all its images:
-          1 where all of it lies in the same tenth of the pixels, about 0 where it moves freely. See the notes.
+          1 if all of it lies in the same tenth of the pixels, about 0 if its place varies freely. See the notes.
         - fixed_map : ndarray (N, R, C), mean of the class's maps of positive evidence, each with the sum 1: draw it to
           see where the places are.
-        - accuracy, accuracy_without : ndarray (N,), share of the class's images that are classified rightly, before and
-          after they lose the tenth of the pixels that contribute most to their class.
+        - accuracy, accuracy_without : ndarray (N,), share of the class's images that are classified correctly, before
+          and after removing the tenth of the pixels that contribute most to their class.
         - findings : list of str, the sentences; text : str.
 
-        A class of which there are less than two images has NaN.
+        The numbers are NaN for a class with fewer than two images.
 
     Raises
     ------
@@ -183,11 +183,11 @@ def check_evidence(clf, X, y, groups=None):
     -----
     For `fixed`, the images of a class are halved. In one half, the tenth of the pixels with the most evidence on
     average is found; s is the share of the evidence of the other half that lies there, and ``fixed = (s - 0.1) / 0.9``,
-    averaged over both ways round. It is high for a watermark or a border, but also where objects are always at the same
-    place, so look at `fixed_map`.
+    averaged over both orders of the halves. It is high for a watermark or a border, but also for objects that are
+    always at the same place, so look at `fixed_map`.
 
-    Pixels are lost to the image's own mean colour. If the accuracy stays, the decision does not need what contributes
-    most; if it falls, it depends on a tenth of the pixels, which the maps show.
+    Removed pixels get the image's mean colour. If the accuracy stays, the decision does not need the pixels that
+    contribute most. If it falls, the decision depends on a tenth of the pixels, which the maps show.
 
     Examples
     --------
@@ -236,16 +236,16 @@ def _by_groups(clf, X, y, groups):
     """Accuracy of cross-validation at random, and with the images of a group kept together."""
     groups = column_or_1d(as_numpy(groups))
     check_consistent_length(y, groups)
-    anew = clone(clf).set_params(checkpoint=None)
+    unfitted = clone(clf).set_params(checkpoint=None)
     found = []
     for kind, of in ((StratifiedKFold, None), (StratifiedGroupKFold, groups)):
         splits = kind(N_SPLITS, shuffle=True, random_state=SEED).split(np.zeros(len(y)), y, of)
-        found.append(float(cross_val_score(anew, X, y, cv=splits, error_score="raise").mean()))
+        found.append(float(cross_val_score(unfitted, X, y, cv=splits, error_score="raise").mean()))
     return found
 
 
 def _fixed_share(positive):
-    """How much evidence lies in the same tenth of the pixels, beyond chance; `positive` (n, R, C) have sums of 1."""
+    """How much evidence lies in the same tenth of the pixels, beyond chance; each map of `positive` has sum 1."""
     if len(positive) < 2:
         return np.nan
     positive = positive.reshape(len(positive), -1)
@@ -257,7 +257,7 @@ def _fixed_share(positive):
 
 
 def _without_most_important(clf, X, maps):
-    """The images of X, in its units, whose tenth of the pixels of most evidence has the image's mean colour."""
+    """The images of X, in its units; in each the tenth of the pixels with most evidence has the mean colour."""
     images = np.concatenate([part.images for part in clf.explain_batches(X, clf.classes_[:1])])
     n_lost = max(1, round(TENTH * maps[0].size))
     flat = images.reshape(len(images), -1, images.shape[3])

@@ -1,4 +1,4 @@
-"""Whether maps say what the scores say."""
+"""Measures of whether maps agree with the scores."""
 
 import numpy as np
 from sklearn.utils.validation import check_array, check_consistent_length, column_or_1d
@@ -48,7 +48,7 @@ def additivity_error(maps, scores):
     Returns
     -------
     float
-        0 or more; of GCM about 1e-7, the rounding of float32. NaN where all scores are 0.
+        0 or more; for GCM about 1e-7, the rounding of float32. NaN if all scores are 0.
 
     Raises
     ------
@@ -71,7 +71,7 @@ def decline_ratio(maps, scores, y, *, classes=None):
     """Share of a classifier's accuracy that is lost when the sums of its maps decide instead of its scores.
 
     With A the accuracy of the scores and B the accuracy of the classes whose maps have the largest sum, the decline
-    ratio is (A - B) / A. It is 0 where maps say what the scores say, and negative where they say it better.
+    ratio is (A - B) / A. It is 0 if the maps are as accurate as the scores, and negative if they are more accurate.
 
     Parameters
     ----------
@@ -92,8 +92,8 @@ def decline_ratio(maps, scores, y, *, classes=None):
     Raises
     ------
     ValueError
-        If shapes do not agree, `y` has a label that is not in `classes`, or no image is classified rightly, so that
-        nothing can decline.
+        If shapes do not agree, `y` has a label that is not in `classes`, or no image is classified correctly, so that
+        the ratio is undefined.
 
     References
     ----------
@@ -115,5 +115,5 @@ def decline_ratio(maps, scores, y, *, classes=None):
     sums = maps.reshape(*scores.shape, -1).sum(axis=2, dtype=np.float64)
     before, after = (np.count_nonzero(values.argmax(axis=1) == y) for values in (scores, sums))
     if not before:
-        raise ValueError("By scores no image is classified rightly: there is no accuracy that could decline.")
+        raise ValueError("By the scores no image is classified correctly, so the decline of the accuracy is undefined.")
     return float((before - after) / before)

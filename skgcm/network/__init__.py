@@ -1,4 +1,4 @@
-"""The GCM network in plain PyTorch, equations (1) to (7). Nothing here knows scikit-learn or skorch."""
+"""The GCM network in plain PyTorch, equations (1) to (7). It does not use scikit-learn or skorch."""
 
 from skgcm.network.gcm import ARCHITECTURES, DEFAULTS, GCM, POLARITIES, UPSAMPLING
 

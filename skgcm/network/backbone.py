@@ -1,4 +1,4 @@
-"""Encoders that other people made: a model of timm, or a module of the user's own."""
+"""Encoders other than GCM's own: a model of timm, or a module of the user."""
 
 import copy
 import difflib
@@ -14,14 +14,14 @@ from torch import nn
 from skgcm.network.blocks import LeakyConvBlock
 from skgcm.network.multiscale import Decoder
 
-SUFFIXES = (".safetensors", ".pth", ".pt")  # of files of weights
-WIDENED = 640  # channels of the coarsest features: with them the coarsest head learns as fast as a linear layer
-MOST = 8  # the widest stage of the decoder has so many times the width of the finest
-DRY = 64  # rows and columns of the image that shows what a module of the user's returns
+SUFFIXES = (".safetensors", ".pth", ".pt")  # extensions of weight files
+WIDENED = 640  # minimum channels of the coarsest features: the coarsest head then learns as fast as a linear layer
+MOST = 8  # width of the widest decoder stage, as a multiple of the finest
+DRY = 64  # rows and columns of the image that tests a user's module
 
 
 def import_timm():
-    """The package timm. Raises ImportError with the remedy where it is not installed."""
+    """The package timm. Raises ImportError with the remedy if it is not installed."""
     try:
         import timm
     except ImportError as error:
@@ -34,14 +34,14 @@ def import_timm():
 class Backbone(nn.Module):
     """A module that returns a list of features, fine to coarse, and before them the image itself.
 
-    The module gets images less a mean and divided by a standard deviation, those it was trained with. Images smaller
-    than its stride are continued by their last row and column, and the features are cut off again.
+    The module gets images minus the mean and divided by the standard deviation of its training. Images smaller than its
+    stride are padded by their last row and column, and the features are cropped again.
 
     Parameters
     ----------
     model : Module
     widths, strides : list of int
-        Channels of the features, and how many rows and columns of the image one of theirs stands for.
+        Channels of the features, and their strides in rows and columns of the image.
     mean, std : list of float, one for each channel of the image
     channels_last : bool
         True: the features are (B, h, w, K).
@@ -57,7 +57,7 @@ class Backbone(nn.Module):
 
     @property
     def floats_per_pixel(self):
-        """Roughly what a widest layer holds for each pixel of the image: blocks are wider inside than their output."""
+        """Approximate numbers in the widest layer for each pixel of the image: blocks are wider than their output."""
         return max(-(-6 * width // stride**2) for width, stride in zip(self.widths, self.strides, strict=True))
 
     def forward(self, images):
@@ -82,7 +82,7 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def check_takes(self, size):
-        """Raise ValueError where the model does not take images of a size (H, W): some transformers want one size."""
+        """Raise ValueError if the model does not accept images of a size (H, W): some transformers need one size."""
         training = self.training
         self.eval()
         try:
@@ -95,7 +95,7 @@ class Backbone(nn.Module):
         self.train(training)
 
     def freeze(self):
-        """No more training: neither of weights nor of batch norm's statistics."""
+        """Stop the training of the weights and of batch norm's statistics."""
         self.frozen = True
         self.requires_grad_(False)
         self.train(False)
@@ -130,7 +130,8 @@ class BackboneDecoder(Decoder):
 def build(encoder, in_channels, generator=None):
     """The :class:`Backbone` of a timm model's name or of a callable, with random weights.
 
-    A timm model's are drawn from `generator`. What a callable returns is copied, and has the weights it came with.
+    The weights of a timm model are drawn from `generator`. The module that a callable returns is copied and keeps its
+    weights.
     """
     if not isinstance(encoder, str):
         model = _from_callable(encoder)
@@ -156,7 +157,7 @@ def _from_timm(name, in_channels, generator):
 
 
 def _statistics(mean, std, in_channels):
-    """Of so many channels: for grey images, whose first layer's weights timm adds up, the average of the colours'."""
+    """Statistics for `in_channels`. For grey images timm adds up the first layer's weights, so use the average."""
     if in_channels == 1:
         return [sum(mean) / len(mean)], [sum(std) / len(std)]
     return tuple([float(x[i % len(x)]) for i in range(in_channels)] for x in (mean, std))
@@ -186,18 +187,18 @@ def _from_callable(encoder):
         )
     model = encoder()
     if not isinstance(model, nn.Module):
-        raise TypeError(f"encoder={encoder!r} returned a {type(model).__name__}, and must return a torch.nn.Module.")
-    return copy.deepcopy(model)  # each fit trains its own
+        raise TypeError(f"encoder={encoder!r} returned a {type(model).__name__}, but must return a torch.nn.Module.")
+    return copy.deepcopy(model)  # each fit trains its own copy
 
 
 @torch.no_grad()
 def _dry_run(model, in_channels):
-    """Channels and strides of what a module of the user's returns."""
+    """Channels and strides of the features from a user's module."""
     training = model.training
     problem, cause = "", None
     try:
         features = list(model.eval()(torch.zeros(1, in_channels, DRY, DRY)))
-    except Exception as error:  # whatever code of the user raises
+    except Exception as error:  # the user's code can raise anything
         problem, cause = f"cannot be computed: {error}", error
     else:
         if not features or not all(isinstance(x, torch.Tensor) and x.ndim == 4 and len(x) == 1 for x in features):
@@ -215,7 +216,7 @@ def _dry_run(model, in_channels):
 
 @contextmanager
 def _drawing_from(generator):
-    """Context in which modules draw their first weights from a generator, and PyTorch's global one stays as it was.
+    """Context in which modules draw their initial weights from a generator, and PyTorch's global one does not change.
 
     With None they draw from the global one.
     """
@@ -234,23 +235,23 @@ def _drawing_from(generator):
 
 
 def load_weights(backbone, encoder, weights):
-    """Give a backbone the weights that others have trained.
+    """Load trained weights into a backbone.
 
     Parameters
     ----------
     backbone : Backbone
     encoder : str or callable
-        What it was built from.
+        The parameter from which it was built.
     weights : "pretrained" or path
-        "pretrained": timm downloads them, or finds them where it has downloaded them before; of a callable they are
-        those it came with. Else a file of the model's weights in PyTorch's names.
+        "pretrained": timm downloads them, or uses an earlier download; the module of a callable keeps its weights. Else
+        a file of the model's weights in PyTorch's names.
 
     Raises
     ------
     ValueError
-        For a file that is none of such weights, or of another model's; and where timm has none.
+        For a file without such weights, or with those of another model; and if timm has no weights for it.
     OSError
-        For a file that cannot be read, and a download that fails.
+        If a file cannot be read, or a download fails.
     """
     if weights == "pretrained":
         if isinstance(encoder, str):
@@ -270,7 +271,7 @@ def _downloaded(name, in_channels):
     try:
         with _drawing_from(torch.Generator()):
             model = timm.create_model(name, pretrained=True, features_only=True, in_chans=in_channels)
-    except Exception as error:  # each way to fetch a file has errors of its own
+    except Exception as error:  # each way to download a file has its own errors
         raise OSError(
             f"encoder_weights='pretrained' could not be downloaded for encoder={name!r}: {str(error)[:300]} Without a "
             "network, fetch the model's file (.safetensors or .pth) elsewhere and pass encoder_weights='FILE'. "
@@ -297,7 +298,7 @@ def _read(path):
         raise
     except Exception as error:  # UnpicklingError, SafetensorError, RuntimeError, EOFError, KeyError ...
         raise ValueError(
-            f"encoder_weights={str(path)!r} is damaged, or no file of weights alone: {str(error)[:300]}"
+            f"encoder_weights={str(path)!r} is damaged, or is not a file of weights only: {str(error)[:300]}"
         ) from error
     if not isinstance(found, dict) or not all(isinstance(x, torch.Tensor) for x in found.values()):
         names = list(found)[:5] if isinstance(found, dict) else type(found).__name__
@@ -308,28 +309,28 @@ def _read(path):
 
 
 def _plain(name):
-    """A tensor's name without what timm changes when it takes a model apart for its features."""
+    """A tensor's name without the changes that timm makes for features_only models."""
     return name.replace(".", "_")
 
 
 @torch.no_grad()
 def _copy(backbone, found, called, encoder):
-    """Copy tensors by name, those of the whole model or of its features; whatever else there is does not matter."""
+    """Copy tensors by name, from those of the whole model or of its features. Other tensors are ignored."""
     found = {_plain(name): tensor for name, tensor in found.items()}
     own = backbone.model.state_dict()
     chosen = {}
     for name in own:
-        # timm's wrappers of a model add these in front
+        # prefixes that timm's wrappers of a model add
         for prefix in ("", "model.", "body."):
             if name.startswith(prefix) and _plain(name.removeprefix(prefix)) in found:
                 chosen[name] = found[_plain(name.removeprefix(prefix))]
                 break
-    # files of old versions of PyTorch do not count batches, and nothing depends on it
+    # files of old PyTorch versions have no count of batches, and nothing depends on it
     missing = [name for name in own if name not in chosen and not name.endswith("num_batches_tracked")]
     if missing:
         raise ValueError(
-            f"{called} has not the weights of encoder={encoder!r}: {len(missing)} of {len(own)} tensors are not in it, "
-            f"among them {missing[0]!r}; it has {list(found)[:3]}. Pass the file of this model."
+            f"{called} has not the weights of encoder={encoder!r}: {len(missing)} of {len(own)} tensors are missing, "
+            f"for example {missing[0]!r}; it has {list(found)[:3]}. Pass the file of this model."
         )
     wrong = []
     for name, tensor in chosen.items():
@@ -348,7 +349,7 @@ def _copy(backbone, found, called, encoder):
 
 
 def _for_channels(backbone, name, tensor):
-    """The first layer's weights, made for colour images, for as many channels as there are here."""
+    """The first layer's weights, from colour images, converted to the number of channels here."""
     own = backbone.model.get_parameter(name) if name in dict(backbone.model.named_parameters()) else None
     firsts = getattr(backbone.model, "pretrained_cfg", {}).get("first_conv") or ()
     firsts = (firsts,) if isinstance(firsts, str) else firsts

@@ -1,16 +1,16 @@
-"""What the encoders and decoders are built of: convolution blocks and upsampling."""
+"""Blocks of the encoders and decoders: convolution and upsampling."""
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-LEAK = 0.1  # slope of LeakyReLU: a unit that is off for all images still has a gradient, so that no layer can die
+LEAK = 0.1  # slope of LeakyReLU: a unit that is negative for all images still has a gradient, so no layer can die
 
 
 def _stride_2(conv, x, **options):
-    """A convolution of stride 2, in float32 where bfloat16 has no whole gradient.
+    """A convolution of stride 2, in float32 if the gradient in bfloat16 would be incomplete.
 
-    From features of one column, PyTorch 2.13's oneDNN leaves parts of the weights' gradient in bfloat16 unwritten.
+    For features of one column, PyTorch 2.13's oneDNN does not write parts of the weights' gradient in bfloat16.
     """
     if x.shape[3] > 1 or x.device.type != "cpu":
         return conv(x, **options)
@@ -24,7 +24,7 @@ def conv_without_init(convolution, *args, **kwargs):
 
 
 class ConvBlock(nn.Sequential):
-    """Convolution, batch norm, activation. The convolution has no bias: batch norm brings its own."""
+    """Convolution, batch norm, activation. The convolution has no bias, because batch norm has one."""
 
     def __init__(self, n_in, n_out, *, kernel=3, stride=1, groups=1, activation=None):
         conv = conv_without_init(nn.Conv2d, n_in, n_out, kernel, stride, padding=kernel // 2, groups=groups)
@@ -40,7 +40,7 @@ class ConvBlock(nn.Sequential):
         return activation(norm(x))
 
     def fuse_bn(self):
-        """Absorb batch norm, as it acts in evaluation, into the convolution. In place."""
+        """Fuse batch norm in evaluation mode into the convolution, in place."""
         conv, norm = self[0], self[1]
         scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
         weight, bias = conv.weight.double(), norm.bias.double() - norm.running_mean.double() * scale
@@ -62,7 +62,7 @@ class LeakyConvBlock(ConvBlock):
 
 
 class Residual(nn.Module):
-    """Two 3x3 convolutions beside an identity (He et al., CVPR 2016)."""
+    """Residual block: two 3x3 convolutions, added to the identity (He et al., CVPR 2016)."""
 
     def __init__(self, width):
         super().__init__()
@@ -80,10 +80,10 @@ class NearestUp(ConvBlock):
         conv = self[0]
         if size != (2 * x.shape[2], 2 * x.shape[3]):  # an odd size, which doubling overshoots
             return super().forward(F.interpolate(x, size=size, mode="nearest"))
-        # On doubled pixels a 3x3 kernel reads each pixel up to four times. A stride-2 deconvolution by the kernel's
-        # sums over 2x2 windows, 4x4 of them, gives the same for 16 products instead of 36, and the enlarged features
-        # never exist.
-        # (Means times four, and not divisor_override=1: PyTorch's ONNX exporter ignores that without a word.)
+        # On doubled pixels a 3x3 kernel reads each pixel up to four times. A stride-2 deconvolution with the kernel's
+        # sums over 2x2 windows, 4x4 of them, gives the same with 16 products instead of 36, and needs no memory for
+        # the enlarged features.
+        # (Means times four, and not divisor_override=1: PyTorch's ONNX exporter silently ignores that.)
         windows = 4 * F.avg_pool2d(conv.weight.flip(2, 3), 2, stride=1, padding=1)
         kernel = windows.unflatten(0, (conv.groups, -1)).transpose(1, 2).flatten(0, 1)  # (n_in, n_out / groups, 4, 4)
         return self.norm_act(F.conv_transpose2d(x, kernel, conv.bias, stride=2, padding=1, groups=conv.groups))

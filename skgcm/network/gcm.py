@@ -27,7 +27,7 @@ from skgcm.network.paper import PaperDecoder, PaperEncoder
 ARCHITECTURES = ("multiscale", "paper")
 UPSAMPLING = ("nearest", "deconvolution")
 POLARITIES = ("bright", "both")
-# what the architectures have where nothing is given
+# default parameters of the architectures
 DEFAULTS = {
     "multiscale": {"decoder_width": 8, "polarity": "both"},
     "paper": {"decoder_width": 16, "polarity": "bright"},
@@ -35,7 +35,7 @@ DEFAULTS = {
 
 
 def _shallow_copy(module):
-    """A module that has this one's parameters and buffers, and can be given others: a sixth of deepcopy's time."""
+    """A copy of a module that shares parameters and buffers until they are replaced: a sixth of deepcopy's time."""
     if isinstance(module, backbone.Backbone):
         return module.detached()
     other = copy.copy(module)
@@ -100,11 +100,11 @@ class GCM(nn.Module):
     n_classes : int
     polarity : {"bright", "both"}
     stride : int
-        Rows and columns of an image that a row and a column of the coarsest features stand for.
+        Stride of the coarsest features, in rows and columns of the image.
     encoder : Module
         From an image to features of each stage, a list, fine to coarse.
     decoder : Module
-        From these to the features that `head` reads, likewise.
+        From these to the features for `head`, a list, fine to coarse.
     head : skgcm.network.head.ContributionHead
         From these to maps and to scores.
 
@@ -116,7 +116,7 @@ class GCM(nn.Module):
     TypeError
         For an encoder that does not return a module.
     ImportError
-        For the name of an encoder where timm is not installed.
+        For the name of an encoder if timm is not installed.
 
     Notes
     -----
@@ -182,8 +182,7 @@ class GCM(nn.Module):
         groups, own_encoder = 1 if shared_decoder else n_classes, isinstance(encoder, str) and encoder == "gcm"
         if paper and not own_encoder:
             raise ValueError(
-                f"encoder={encoder!r}, but architecture='paper' has an encoder of its own. Use "
-                "architecture='multiscale'."
+                f"encoder={encoder!r}, but architecture='paper' has its own encoder. Use architecture='multiscale'."
             )
         self.stride = 2 ** (n_stages - 1)  # rows and columns of an image for one of the coarsest features
         widest = encoder_width
@@ -203,7 +202,7 @@ class GCM(nn.Module):
         # roughly what a forward pass holds at once: a widest layer's input and output, and maps where scores need them
         maps = self.head.n_polarities * n_classes if clip_negative else 0
         self.floats_per_pixel = 4 * max(widest, decoder_width * groups) + maps
-        if not self.head.bias.is_meta:  # a network of shapes alone: drawing would import half of PyTorch for nothing
+        if not self.head.bias.is_meta:  # on the meta device nothing is drawn: it would import many modules of PyTorch
             self.reset_parameters(generator)
 
     @torch.no_grad()
@@ -221,12 +220,12 @@ class GCM(nn.Module):
         self.head.reset_parameters(generator)
 
     def intensities(self, images):
-        """What the maps of each polarity are multiplied with, averaged over channels: (B, P, H, W)."""
+        """The factors of the maps of each polarity, averaged over channels: (B, P, H, W)."""
         grey = images.mean(1, keepdim=True)
         return grey if self.polarity == "bright" else torch.cat([grey, 1 - grey], 1)
 
     def features(self, images, regions=None):
-        """What the head reads, a list of Tensor (B, K, h, w), fine to coarse, channels last, in the images' dtype."""
+        """The inputs of the head, a list of Tensor (B, K, h, w), fine to coarse, channels last, dtype of the images."""
         dtype = images.dtype
         if self.standardises:
             with torch.autocast(images.device.type, enabled=False):
@@ -335,7 +334,7 @@ class GCM(nn.Module):
         cwm : Tensor (B, P, k, H, W)
             The weight maps on the image and, with ``polarity="both"``, those on 1 minus the image.
         mean : Tensor (B, P, H, W)
-            The mean of the weight maps of all N classes, likewise.
+            The mean of the weight maps of all N classes, for each polarity.
         """
         features, size = self.features(images), tuple(images.shape[2:])
         with torch.autocast(images.device.type, enabled=False):
@@ -349,7 +348,7 @@ class GCM(nn.Module):
         return scores, classes, cwm, mean
 
     def fused(self):
-        """A copy for inference: evaluation mode, no gradients, each batch norm absorbed into its convolution."""
+        """A copy for inference: evaluation mode, no gradients, each batch norm fused into its convolution."""
         network = _shallow_copy(self).eval()
         for module in list(network.modules()):
             if isinstance(module, ConvBlock):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-PIXELS_PER_SUM = 256  # float32 sums over more lose digits (in a product with a single row, 6e-6 for 4,096)
+PIXELS_PER_SUM = 256  # float32 sums over more pixels lose digits (6e-6 for 4,096 in a product with a single row)
 CONTRAST = 0.25  # share of the contrast weights in the weights on the image, see ContributionHead
 
 
@@ -41,8 +41,8 @@ def weighted_sums(features, weights, kernel):
     ``sum(weights_j * conv(features, w))`` is the product of this with the kernel w, mirrored both ways: no map exists.
     """
     if kernel == 3:
-        # The tap (i, j) reads the features (i - 1, j - 1) further on, which is the weights that far back: hence
-        # mirrored. (F.unfold would do, but several times slower.)
+        # The tap (i, j) reads the features shifted by (i - 1, j - 1), which equals shifting the weights back: so they
+        # are mirrored. (F.unfold is several times slower.)
         windows = F.pad(weights, (1, 1, 1, 1)).unfold(2, 3, 1).unfold(3, 3, 1)  # (B, J, h, w, 3, 3), a view
         taps = windows.permute(0, 1, 4, 5, 2, 3).flatten(2, 3)  # (B, J, 9, h, w)
     else:
@@ -74,7 +74,7 @@ class ContributionHead(nn.Module):
     ----------
     levels : list of tuple (K, side, groups)
         Features at each resolution, fine to coarse: channels of a class, side of the kernels (1 or 3), and groups: 1,
-        or N where every class has features of its own.
+        or N if every class has its own features.
     n_classes, n_polarities : int
     clip_negative : bool
 
@@ -85,7 +85,7 @@ class ContributionHead(nn.Module):
         ``state_dict``, and a network is trained at 1.
     """
 
-    temperature = 1.0  # of the class, for networks that were pickled before there was one
+    temperature = 1.0  # class attribute: networks in old pickles have none
 
     def __init__(self, levels, n_classes, n_polarities, clip_negative):
         super().__init__()
@@ -108,7 +108,7 @@ class ContributionHead(nn.Module):
 
     def _on_image(self, weight):
         """Common and contrast weights (P N, ...) -> those on the image and on 1 - image, (P, N, ...)."""
-        if self.temperature != 1:  # here, where each map and each score gets its weights
+        if self.temperature != 1:  # all maps and all scores get their weights here
             weight = weight / self.temperature
         weight = weight.unflatten(0, (-1, self.n_classes))
         if len(weight) == 1:

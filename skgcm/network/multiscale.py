@@ -27,7 +27,7 @@ class Encoder(nn.Module):
             self.stages.append(nn.Sequential(conv, Residual(n_out)))
             if n_stages > 3 and len(self.stages) == 2:
                 del self.stages[-1][1]
-        # capacity is best spent where a convolution sees most
+        # more capacity at the coarsest stage, where a convolution has the largest field of view
         self.stages[-1].extend([LeakyConvBlock(n_out, n_out), LeakyConvBlock(n_out, n_out, kernel=1)])
 
     def forward(self, x):
@@ -42,7 +42,7 @@ class Encoder(nn.Module):
 def decoder_widths(n_stages, width):
     """Channels of the decoder's stages, fine to coarse: `width`, then 2 and 4 times as many.
 
-    With more than three stages that is so from the second on, and the finest, at the full resolution, has half.
+    With more than three stages this starts at the second; the finest, at the full resolution, has half of `width`.
     """
     if n_stages <= 3:
         return [width * 2**i for i in range(n_stages - 1)]
@@ -50,16 +50,16 @@ def decoder_widths(n_stages, width):
 
 
 class Decoder(nn.Module):
-    """From the coarsest features back to the finest: at each size what comes from below and from the encoder is added.
+    """From the coarsest features back to the finest. Each stage adds the upsampled features and those of the encoder.
 
     Its stages have `widths` channels, fine to coarse; the coarsest features are the encoder's own. With groups > 1,
-    that many decoders abreast.
+    there are that many parallel decoders.
     """
 
     def __init__(self, encoder_widths, widths, groups):
         super().__init__()
         self.ups, self.laterals, self.convs = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
-        self.levels = [(encoder_widths[-1], 1, 1)]  # what the heads read: channels of a class, kernel, groups
+        self.levels = [(encoder_widths[-1], 1, 1)]  # inputs of the heads: channels of a class, kernel, groups
         n_in = encoder_widths[-1]
         for own, lateral_width in zip(reversed(widths), reversed(encoder_widths[:-1]), strict=True):
             n_out, from_one = groups * own, len(self.levels) == 1

@@ -1,4 +1,4 @@
-"""What the encoder reads: each image standardised. The maps multiply the plain image."""
+"""Standardise images for the encoder. The maps multiply the plain image."""
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +8,7 @@ from skgcm.network.head import mean_over_pixels
 EPSILON = 1e-4  # standard deviation of an image in [0, 1] below which it counts as flat
 ITERATIONS = 3
 REACH = 2  # standard deviations from the mean at which a pixel counts exp(-1/2) of one at the mean
-MIN_SHARE = 0.1  # of the plain variance: in an image that is flat but for a few pixels, what is left after these
+MIN_SHARE = 0.1  # minimum share of the plain variance, for images that are flat except for a few pixels
 
 
 def standardise(images, window=None, regions=None):
@@ -37,7 +37,7 @@ def standardise(images, window=None, regions=None):
     Welsch's M-estimator by iteratively reweighted least squares: a pixel at d deviations from the mean has the weight
     ``exp(-d^2 / 8)``, in three iterations. In larger images d is by the window around that pixel.
     """
-    if images.dtype.itemsize < 4:  # in which the square of EPSILON is 0
+    if images.dtype.itemsize < 4:  # the square of EPSILON is 0 in half precision
         return standardise(images.float(), window, None if regions is None else regions.float()).to(images.dtype)
     windows = regions is None and window is not None and (images.shape[2] > window[0] or images.shape[3] > window[1])
     if windows:

@@ -34,7 +34,7 @@ class PaperEncoder(nn.Module):
 
 
 class PaperDecoder(nn.Module):
-    """Layers 11 to 14: stages of an upsampling and a plain convolution. With groups > 1, that many decoders abreast."""
+    """Layers 11 to 14: stages of upsampling and a plain convolution. With groups > 1, that many parallel decoders."""
 
     def __init__(self, encoder_widths, width, upsampling, groups):
         super().__init__()
@@ -45,12 +45,12 @@ class PaperDecoder(nn.Module):
             # every group reads the same encoder output, so the first layer is an ordinary convolution
             self.ups.append(up(n_in, n_out, groups=1 if i == 0 else groups))
             self.convs.append(ConvBlock(n_out, n_out, groups=groups))
-        # what the heads read: channels of a class, kernel, and how many groups there are
-        # one stage leaves no decoder, and then there is nothing that could be unshared
+        # inputs of the heads: channels of a class, kernel, number of groups
+        # with one stage there is no decoder, so all classes share the features
         self.levels = [(width, 3, groups)] if widths else [(encoder_widths[-1], 3, 1)]
 
     def forward(self, stages):
-        """The finest features alone, in a list."""
+        """The finest features, in a list of one."""
         x = stages[-1]
         for up, conv, finer in zip(self.ups, self.convs, reversed(stages[:-1]), strict=True):
             x = conv(up(x, finer.shape[2:]))

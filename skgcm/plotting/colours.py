@@ -2,12 +2,12 @@
 
 import numpy as np
 
-PERCENTILE = 99.5  # of the contributions that are not zero: a few hot pixels would wash out all others
-# ColorBrewer's RdBu, which the colour-blind can read, with white for its off-white centre
+PERCENTILE = 99.5  # of contributions that are not zero: with the maximum, a few pixels would make all others pale
+# ColorBrewer's RdBu, which colour-blind people can read, with white as its centre
 BLUES = ["#053061", "#2166ac", "#4393c3", "#92c5de", "#d1e5f0"]
 REDS = ["#fddbc7", "#f4a582", "#d6604d", "#b2182b", "#67001f"]
 SIGNED = [*BLUES, "#ffffff", *REDS]
-FOR, AGAINST = REDS[2], BLUES[2]  # of a layer: neither as dark nor as bright as what may lie beneath
+FOR, AGAINST = REDS[2], BLUES[2]  # colours of a layer: medium, so that they differ from dark and bright images
 
 
 def _rgb(colours):
@@ -16,7 +16,7 @@ def _rgb(colours):
 
 
 def common_scale(values):
-    """The magnitude at which the colours end: robust, and positive even when nothing contributes."""
+    """The magnitude at which the colours end: robust to outliers, and positive even if nothing contributes."""
     magnitudes = np.abs(values[np.isfinite(values) & (values != 0)])
     return float(np.percentile(magnitudes, PERCENTILE)) if magnitudes.size else 1.0
 

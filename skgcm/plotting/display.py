@@ -1,4 +1,4 @@
-"""Pictures of an Explanation, in scikit-learn's Display convention. matplotlib is imported when something is drawn."""
+"""Pictures of an Explanation, in scikit-learn's Display convention. matplotlib is imported on drawing."""
 
 import math
 
@@ -11,8 +11,8 @@ from skgcm.utils.arrays import as_numpy
 
 KINDS = ("contribution", "spotlight")
 TRUE_COLOUR = "#e4002b"
-# Of matplotlib's settings, these and those of fonts, figures and files only change how a picture looks. They are the
-# user's. The rest of the groups below could change what it says: image.origin, image.lut, axes.spines.top, text.usetex.
+# The picture follows these settings of matplotlib, and those of fonts, figures and files: they change only its look.
+# Other settings of the groups below could change its meaning: image.origin, image.lut, axes.spines.top, text.usetex.
 LOOKS = {
     "axes.edgecolor",
     "axes.labelcolor",
@@ -34,7 +34,7 @@ GROUPS += ("xaxis", "xtick", "yaxis", "ytick")
 
 
 def _kinds(labels):
-    """Which there are in an array, whatever its dtype, of things that are never equal; None is an unknown label."""
+    """The kinds of labels in an array of any dtype. Labels of two kinds are never equal. None is an unknown label."""
     return {
         "text" if isinstance(label, str) else "bytes" if isinstance(label, bytes) else "numbers"
         for label in labels.ravel().tolist()
@@ -51,7 +51,7 @@ def _import_pyplot():
 
 
 def _settings():
-    """Context in which all settings that could change what a picture says have matplotlib's own defaults."""
+    """Context in which all settings that could change the meaning of a picture have matplotlib's defaults."""
     import matplotlib
 
     names = [name for name in matplotlib.rcParamsDefault if name.split(".")[0] in GROUPS and name not in LOOKS]
@@ -59,14 +59,14 @@ def _settings():
 
 
 def grey_colormap():
-    """Black to white in 256 steps. matplotlib's own has as many as the user's image.lut says."""
+    """Black to white in 256 steps. In matplotlib's own map the user's image.lut sets the number."""
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list("gray", ["#000000", "#ffffff"], N=256)
 
 
 def _grey():
-    """How grey pictures are drawn: never scaled to the picture. Colour pictures ignore it."""
+    """Options to draw grey pictures on a fixed scale. Colour pictures ignore them."""
     return {"cmap": grey_colormap(), "vmin": 0, "vmax": 1}
 
 
@@ -74,19 +74,19 @@ def signed_colormap():
     """Blue, white, red: the colour map of signed contributions, whose centre is exactly #ffffff."""
     from matplotlib.colors import LinearSegmentedColormap
 
-    # an odd number of colours: with an even one the centre falls between two tints
+    # an odd number of colours: with an even one no colour is exactly the centre
     return LinearSegmentedColormap.from_list("contribution", SIGNED, N=257)
 
 
 def _visible(array):
-    """(..., D) to what can be drawn: three channels are colours, of four the first three, else their mean in grey."""
+    """(..., D) to a drawable array: three channels are colours, of four the first three, else their mean in grey."""
     return array[..., :3] if array.shape[-1] in (3, 4) else array.mean(axis=-1)
 
 
 def _score_texts(scores, width, prefixes):
-    """Scores (n, k) with the same decimals: two, or what it takes to show three digits of the largest.
+    """Scores (n, k) with the same decimals: two, or as many as show three digits of the largest.
 
-    The first of the prefixes that fits precedes them, else the last.
+    They start with the first of the prefixes that fits, else with the last.
     """
     largest = float(np.abs(scores).max())
     decimals = max(2, 2 - math.floor(math.log10(largest))) if 0 < largest < math.inf else 2
@@ -102,7 +102,7 @@ def _score_texts(scores, width, prefixes):
 
 def _size(ax):
     """Width and height of an Axes in inches."""
-    ax.figure.canvas.figure.draw_without_rendering()  # a layout engine gives it its place no sooner
+    ax.figure.canvas.figure.draw_without_rendering()  # only then does a layout engine set the position
     box = ax.get_window_extent()
     return box.width / ax.figure.dpi, box.height / ax.figure.dpi
 
@@ -122,24 +122,24 @@ def _lay_out(evidence, bold, canvas):
 
 
 class ContributionDisplay:
-    """Images beside the evidence for and against their classes.
+    """Images next to the evidence for and against their classes.
 
     Each image is followed by a column for every class: its label, the positive contributions (CCM+) above the
-    negative ones (CCM-), and beneath them the score that is the mean of both together. One scale, and so one
-    colour bar, serves all classes and images: what is pale is weak beside the others, not nothing, and
-    ``evidence[i].plot()`` gives an image a scale of its own. Where an image shows several classes, the one of highest
-    score among those shown is in bold type. Of what :meth:`skgcm.Explanation.versus`
-    returns, all of this is differences, and the colour bar names what was subtracted.
+    negative ones (CCM-), and below them the score, which is the mean of both together. All classes and images have
+    one scale and one colour bar: a pale map is weak compared with the others, but not empty. ``evidence[i].plot()``
+    draws one image with its own scale. If an image shows several classes, the one of highest score among those shown is
+    in bold type. For the result of :meth:`skgcm.Explanation.versus`, maps and scores are differences, and the colour
+    bar names what was subtracted.
 
-    It is recommended to use :meth:`skgcm.Explanation.plot` or :meth:`from_estimator`.
+    Use :meth:`skgcm.Explanation.plot` or :meth:`from_estimator` to create it.
 
     Parameters
     ----------
     explanation : Explanation
         What to draw: n images and k classes each.
     y : array-like of shape (n,) or (n, 1), optional
-        True labels. The true class is framed in red, and named in red under the image, so also when it is not among
-        the classes shown.
+        True labels. The true class is framed in red, and named in red under the image, even if it is not among the
+        classes shown.
 
     Attributes
     ----------
@@ -226,19 +226,19 @@ class ContributionDisplay:
         Raises
         ------
         ValueError
-            If `kind` is unknown, `y` has not one label for each image or has text where the classes are numbers (or
-            the reverse), or there is nothing to draw.
+            If `kind` is unknown, `y` does not have one label for each image, `y` has text and the classes are numbers
+            (or the reverse), or there is nothing to draw.
         ImportError
             If matplotlib is not installed: ``pip install matplotlib``.
 
         Notes
         -----
-        Grey images go from 0, black, to 1, white, always. Three channels are drawn as colours, and of four the
-        first three; with any other number of channels what is drawn is their mean, in grey. Maps narrower than
-        1 to 3 or 3 to 1 are stretched to that shape. Long labels are wrapped or shortened.
+        In grey images 0 is always black and 1 white. Three channels are drawn as colours, and of four the first three.
+        For any other number of channels, their mean is drawn in grey. Maps narrower than 1 to 3 or 3 to 1 are
+        stretched to that shape. Long labels are wrapped or shortened.
 
-        Of matplotlib's settings (``rcParams``, style sheets) fonts, colours of text and background, and those of
-        figures and files are followed. All others have matplotlib's defaults in this picture.
+        The picture follows matplotlib's settings (``rcParams``, style sheets) for fonts, colours of text and
+        background, figures and files. All other settings have matplotlib's defaults in this picture.
         """
         if kind not in KINDS:
             raise ValueError(f"kind={kind!r} is not one of {KINDS}")
@@ -248,7 +248,7 @@ class ContributionDisplay:
             raise ValueError(f"nothing to draw: the explanation holds {n} images with {k} classes each")
         plt = _import_pyplot()
 
-        highest = (np.arange(k) == evidence.scores.argmax(axis=1)[:, None]) & (k > 1)  # one only: ties as in predict
+        highest = (np.arange(k) == evidence.scores.argmax(axis=1)[:, None]) & (k > 1)  # only one: ties as in predict
         layout, labels = _lay_out(evidence, highest, None if ax is None else _size(ax))
         with _settings():
             if ax is None:
@@ -263,14 +263,14 @@ class ContributionDisplay:
             self._write(layout, labels, highest)
             self._frame(add_axes, layout, y)
             for axes in (self.colorbar_.ax.xaxis, self.colorbar_.ax.yaxis):
-                axes.get_ticklabels(which="both")  # made now, not by the first drawing, with the settings of then
+                axes.get_ticklabels(which="both")  # create them now, with these settings, and not at the first drawing
         return self
 
     def _check_y(self):
         if self.y is None:
             return None
         n, y = len(self.explanation), np.asarray(as_numpy(self.y))
-        y = y[:, 0] if y.shape == (n, 1) else y  # a column, as fit takes it
+        y = y[:, 0] if y.shape == (n, 1) else y  # a column, which fit accepts too
         if y.shape != (n,):
             raise ValueError(
                 f"y has shape {y.shape}; expected ({n},), one true label for each image of the explanation"
@@ -285,13 +285,13 @@ class ContributionDisplay:
         return y
 
     def _show(self, axes, picture, layout, **colours):
-        # nearest would skip pixels where the picture has more of them than the paper
+        # nearest would skip pixels if the picture has more pixels than the figure
         points = np.array([layout.map_height, layout.map_width]) * self.figure_.dpi
         enlarged = (picture.shape[:2] <= points).all()
         axes.imshow(picture, aspect="auto", interpolation="nearest" if enlarged else "antialiased", **colours)
         axes.set_box_aspect(layout.aspect)
         axes.set(xticks=[], yticks=[])
-        axes.spines[:].set(color="0.75", linewidth=0.5)  # so that an all-white map has an end
+        axes.spines[:].set(color="0.75", linewidth=0.5)  # so that an all-white map has a border
         return axes
 
     def _draw_images(self, add_axes, layout, y):

@@ -1,4 +1,4 @@
-"""Where the parts of a ContributionDisplay go, in inches, and how class labels are made to fit. Draws nothing."""
+"""Positions of the parts of a ContributionDisplay, in inches, and shortening of class labels. Draws nothing."""
 
 import math
 import re
@@ -26,7 +26,7 @@ def fit_text(text, width, *, size, weight="normal", max_lines=2):
         return text_width(line, size, weight) <= width
 
     def shorten(line):
-        # the middle goes, since the labels of a family (scratch_left, scratch_right) differ at their ends
+        # shorten in the middle: similar labels (scratch_left, scratch_right) differ at their ends
         for keep in range(min(len(line), 80), 1, -1):
             short = f"{line[: (keep + 1) // 2]}…{line[len(line) - keep // 2 :]}"
             if fits(short):
@@ -50,22 +50,22 @@ def fit_text(text, width, *, size, weight="normal", max_lines=2):
 class Layout:
     """Places, in inches, for n images and k classes each.
 
-    An image takes a block: at the left the image, as high as two maps, then its classes, ten to a line. Blocks stand
-    `abreast`, and beneath each other when that row is full. From top to bottom, a class has its label, CCM+,
-    CCM- and its score. The colour bar is at the right.
+    Each image has a block: at the left the image, as high as two maps, then its classes, ten in a line. A row has
+    `abreast` blocks. From top to bottom, a class has its label, CCM+, CCM- and its score. The colour bar is at the
+    right.
 
     Parameters
     ----------
     n_images, n_classes : int
     shape : tuple of int (R, C)
     abreast : int
-        Images beside each other.
+        Images in a row.
     label_lines : int
         Lines of text in the longest class label.
     cell : float
         Size of a map: the square root of its area, in inches.
     canvas : tuple of float (width, height) or None
-        What there is to draw on. None: exactly what is needed, `width` and `height`.
+        Size of the drawing area. None: exactly the needed size, `width` and `height`.
     """
 
     MARGIN, SIGN, PADDING, GAP = 0.08, 0.22, 0.07, 0.05
@@ -143,7 +143,7 @@ class Layout:
         return self._place(left, top, self.column, self.line - self.LINE_GAP)
 
     def bar(self):
-        """Place of the colour bar: as high as the maps beside it, up to about 4 inches."""
+        """Position of the colour bar: as high as the maps next to it, up to about 4 inches."""
         n_lines = max(round((self.height - self.MARGIN) / self.line), 1)
         n_lines = max(min(n_lines, int(4 / self.line)), 1)
         height = (n_lines - 1) * self.line + self.image_height

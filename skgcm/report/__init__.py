@@ -1,1 +1,1 @@
-"""The evidence as one HTML file that anyone can open."""
+"""The evidence as one HTML file."""

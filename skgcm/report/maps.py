@@ -1,4 +1,4 @@
-"""Maps and images as text within a page: small, and so that sums over boxes stay exact."""
+"""Maps and images as text in a page: small, with exact sums over boxes."""
 
 import base64
 import io
@@ -13,7 +13,7 @@ LEVELS = 511  # of one sign: a map is stored in steps of its largest magnitude /
 
 
 def quantise(contributions):
-    """Contributions as integers times a step, whose sums over boxes hardly differ from the true ones.
+    """Contributions as integers times a step, whose sums over boxes are nearly exact.
 
     What is rounded is not the pixel but the sum over all pixels above and to the left of it. The sum over a box is
     made of four of these, so that its error is at most two steps, however large the box is. That of a pixel, a box
@@ -54,14 +54,14 @@ def pack(integers):
 
 
 def unpack(text, shape):
-    """What :func:`pack` was given. The script in the page does the same."""
+    """Inverse of :func:`pack`. The script in the page does the same."""
     planes = np.frombuffer(zlib.decompress(base64.b64decode(text)), np.uint8).reshape(2, -1).astype(np.int32)
     codes = planes[0] + 256 * planes[1]
     return np.where(codes % 2, -(codes + 1) // 2, codes // 2).reshape(shape)
 
 
 def visible(images):
-    """Images (n, R, C, D) in [0, 1] -> uint8 (n, R, C, 3) or, grey, (n, R, C): what a picture of them shows."""
+    """Images (n, R, C, D) in [0, 1] -> pictures, uint8 (n, R, C, 3) or, grey, (n, R, C)."""
     array = images[..., :3] if images.shape[-1] in (3, 4) else images.mean(axis=-1)
     return np.rint(255 * np.clip(np.nan_to_num(array), 0, 1)).astype(np.uint8)
 
@@ -82,7 +82,7 @@ def png(array, longest=None):
 
 
 def pictures(images):
-    """Data URIs of images (n, R, C, D) in [0, 1], and whether they are exact: PNG, or JPEG where that is too large."""
+    """Data URIs of images (n, R, C, D) in [0, 1], and whether they are exact: PNG, or JPEG if PNG is too large."""
     array = visible(images)
     exact = [png(one) for one in array]
     if sum(map(len, exact)) <= EXACT_PICTURES:

@@ -1,4 +1,4 @@
-"""What the overview of a report says: figures of a classifier's answers on labelled images. Arrays in, arrays out."""
+"""Figures for the overview of a report, from predictions for labelled images. Arrays in, arrays out."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""From a report's arrays to HTML: what the templates show, and the templates."""
+"""From a report's arrays to HTML: the content and the templates."""
 
 import base64
 import hashlib
@@ -75,7 +75,7 @@ def render(report):
 
 
 def _record(report, i, steps):
-    """What the page knows about image i: positions of classes, -1 where unknown."""
+    """The record of image i for the page: positions of classes, -1 if unknown."""
     scores = report.explanation.scores[i].astype(float)
     record = {
         "name": plain(report.names[i]),
@@ -99,7 +99,7 @@ def _record(report, i, steps):
 
 
 def leading_pair(record):
-    """Positions among an image's classes of the class the page asks about first, and of the one it is held against.
+    """Positions among an image's classes of the class that the page shows first, and of the one it compares with.
 
     The predicted class against the true one where it is wrong, else against the next in score. The script does the
     same.
@@ -163,7 +163,7 @@ def preview(explanation, names=None):
 
 
 def whereabouts(mean_map):
-    """Where most of a map's positive evidence lies, in words: the part of nine with the largest sum."""
+    """Text about where most of a map's positive evidence lies: the part of nine with the largest sum."""
     positive = np.maximum(mean_map, 0)
     if not positive.any():
         return "nothing speaks for it"
@@ -185,7 +185,7 @@ def _read(name):
 
 
 def _hash(text):
-    """What a Content-Security-Policy allows this inlined text by."""
+    """The hash by which a Content-Security-Policy allows this inlined text."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
 
 

@@ -51,7 +51,7 @@ class Report:
     Notes
     -----
     The file makes no request to anywhere: styles and script are within it, and its Content-Security-Policy forbids all
-    others. Labels, names and parameters are text to it, whatever they contain.
+    others. Any labels, names and parameters are shown as text.
 
     Maps are stored as integers times a step, 1/511 of a map's largest contribution, so that what the page says of
     any box differs from ``explanation.region_scores`` by at most two steps over the number of pixels. The page states
@@ -76,8 +76,8 @@ class Report:
         self.shown = np.arange(n)
         self.reasons = [""] * n
         self.quality = None
-        # what the page needs beside: all classes there are, positions (n, k) of those explained and (n,) of the true
-        # ones, logarithms of the probabilities (n, N), and what is known of the model
+        # also for the page: all classes, positions (n, k) of the explained and (n,) of the true ones, logarithms of the
+        # probabilities (n, N), and facts about the model
         known = labels.unique(explanation.classes, "explanation.classes")
         self._labels, self._classes = known.tolist(), labels.indices(explanation.classes, known, "explanation.classes")
         self._true = self._log_proba = self._survey = None
@@ -117,7 +117,7 @@ class Report:
         Notes
         -----
         Where the maps of all classes would make the file too large, an image has those of the predicted class, the
-        true class and the classes next in score. The report says so.
+        true class and the classes next in score. The report states this.
         """
         if not isinstance(max_images, Integral) or isinstance(max_images, bool) or max_images < 1:
             raise ValueError(f"max_images={max_images!r} must be an integer of at least 1.")
@@ -176,7 +176,7 @@ class Report:
 
 
 def _last_step(estimator, X):
-    """The classifier at the end of a Pipeline, and what the steps before make of X."""
+    """The classifier at the end of a Pipeline, and X transformed by the steps before it."""
     if hasattr(estimator, "steps"):
         if len(estimator.steps) > 1:
             X = estimator[:-1].transform(X)
@@ -195,5 +195,5 @@ def _check_names(names, n):
     if isinstance(names, str | bytes) or not hasattr(names, "__len__"):
         raise ValueError(f"names is a {type(names).__name__}. Expected a sequence of {n} names, one for each image.")
     if len(names) != n:
-        raise ValueError(f"names has {len(names)} names, and there are {n} images. Expected one for each image.")
+        raise ValueError(f"names has {len(names)} names for {n} images. Expected one for each image.")
     return [str(name) for name in names]

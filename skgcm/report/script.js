@@ -1,5 +1,5 @@
 "use strict";
-// The images of a report. All text is set by textContent: labels and names are whatever their authors wrote.
+// The images of a report. All text is set by textContent, because labels and names are untrusted.
 (() => {
 const $ = (id) => document.getElementById(id);
 const data = JSON.parse($("data").textContent);

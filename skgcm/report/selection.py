@@ -1,4 +1,4 @@
-"""Which images, and which classes of each, a report shows where not all fit."""
+"""Select the images, and the classes of each, that a report shows if not all fit."""
 
 import numpy as np
 

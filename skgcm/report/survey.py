@@ -1,4 +1,4 @@
-"""What a report says about a model and all images it was given: mean maps, fingerprints, parameters, versions."""
+"""Facts of a report about a model and all images: mean maps, fingerprints, parameters, versions."""
 
 import hashlib
 import platform
@@ -14,7 +14,7 @@ PRIVATE = {"checkpoint", "encoder_weights", "verbose"}  # not written: paths of 
 
 
 def survey(estimator, X, own, n_means):
-    """What there is to say of a fitted classifier and n images, in a dict.
+    """Facts about a fitted classifier and n images, in a dict.
 
     Parameters
     ----------

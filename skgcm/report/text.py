@@ -1,4 +1,4 @@
-"""Labels, file names and parameters are text that others chose: it must stay text in a page."""
+"""Untrusted text in a page: labels, file names and parameters must be shown as text."""
 
 import json
 import re
@@ -9,12 +9,12 @@ _HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\
 
 
 def plain(value):
-    """Any value as text that UTF-8 can hold and that looks like what it is: hidden characters become U+FFFD."""
+    """Any value as text that UTF-8 can hold. Hidden characters become U+FFFD."""
     return _HIDDEN.sub("\ufffd", str(value))
 
 
 def shorten(text, length=60):
-    """`text`, or its beginning and end where it is longer than `length` characters."""
+    """`text`, or its beginning and end if it is longer than `length` characters."""
     if len(text) <= length:
         return text
     keep = length - 1
@@ -22,7 +22,7 @@ def shorten(text, length=60):
 
 
 def to_json(value):
-    """JSON that cannot end the script element it stands in. Raises ValueError for numbers that are not finite."""
+    """JSON that cannot end the script element around it. Raises ValueError for numbers that are not finite."""
     text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")

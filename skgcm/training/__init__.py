@@ -1,1 +1,1 @@
-"""The skorch net that trains, and what a step is made of."""
+"""The skorch net that trains, and the parts of a training step."""

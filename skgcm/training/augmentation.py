@@ -3,8 +3,8 @@
 import torch
 
 NAMES = ("shift", "flip", "rotate", "brightness", "contrast", "cutout")
-REACH = 8  # an image moves by up to this part of its side
-JITTER = 0.25  # brightness: up to this much of the value range; contrast: up to this much more or less
+REACH = 8  # an image moves by up to 1 / REACH of its side
+JITTER = 0.25  # largest change of brightness, as a share of the value range, and of contrast
 CUTOUT = 0.5  # largest side of the rectangle that is cut out, as a part of the image's side
 
 
@@ -16,7 +16,7 @@ def resolve(augment, shape):
 
 
 def parse(augment):
-    """The set of names in a string like "shift+flip", none in None; raises ValueError for others."""
+    """The set of names in a string like "shift+flip", empty for None; raises ValueError for unknown names."""
     names = [] if augment is None else augment.split("+")
     unknown = [name for name in names if name not in NAMES]
     if unknown or len(set(names)) < len(names):
@@ -41,19 +41,19 @@ class _Draws:
         return low + (high - low) * torch.rand(self.n, **self.options, dtype=torch.float32)
 
     def integers(self, low, high):
-        """From low to high, both possible."""
+        """From low to high, both included."""
         return torch.randint(low, high + 1, (self.n,), **self.options)
 
 
 def reflect(index, size):
-    """Indices beyond 0 .. size - 1 -> those of the mirrored image, without repeating its border."""
+    """Map indices outside 0 .. size - 1 to those of the mirrored image; its border is not repeated."""
     period = max(1, 2 * (size - 1))
     index = index.remainder(period)
     return torch.minimum(index, period - index) if size > 1 else torch.zeros_like(index)
 
 
 def _moved(images, names, draws):
-    """Images after "shift", "flip" and "rotate": all are a choice of pixels, made at once."""
+    """Images after "shift", "flip" and "rotate". All three select pixels, so one indexing does them."""
     n_rows, n_columns = images.shape[2:]
     upside_down = mirrored = torch.zeros(draws.n, dtype=torch.bool, device=images.device)
     if "flip" in names:
@@ -74,13 +74,13 @@ def _moved(images, names, draws):
         return torch.where(reverse[:, None], size - 1 - index, index)
 
     rows, columns = indices(n_rows, upside_down), indices(n_columns, mirrored)
-    pixels = images.permute(0, 2, 3, 1)  # (B, H, W, C): a pixel's channels lie together
+    pixels = images.permute(0, 2, 3, 1)  # (B, H, W, C): the channels of a pixel are adjacent in memory
     batch = torch.arange(draws.n, device=images.device)[:, None, None]
     return pixels[batch, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def _cut_out(images, draws):
-    """Images without a rectangle at a random place, which gets the image's mean colour."""
+    """Images in which a rectangle at a random place has the image's mean colour."""
     n_rows, n_columns = images.shape[2:]
     share = draws.uniform(0, CUTOUT)
     inside = []
@@ -93,10 +93,10 @@ def _cut_out(images, draws):
 
 
 def augment_batch(images, names, generator, masks=None):
-    """Images (B, C, H, W) in [0, 1] after the changes of that set of names; with masks (B, H, W), both.
+    """Images (B, C, H, W) in [0, 1] after the changes in `names`, a set; with masks (B, H, W), images and masks.
 
-    Masks move with their images, and lose what is cut out. Random numbers come from `generator`, which is of the
-    images' device.
+    Masks move with their images, and are False where pixels are cut out. Random numbers come from `generator`, which is
+    on the device of the images.
     """
     draws = _Draws(len(images), generator, images.device)
     if names & {"shift", "flip", "rotate"}:
@@ -119,19 +119,19 @@ def together(images, masks):
 
 
 def apart(images, masks):
-    """What :func:`together` put together: images and masks, None where there were none."""
+    """Inverse of :func:`together`: images and masks, or images and None."""
     return (images, None) if masks is None else (images[:, :-1], images[:, -1] > 0)
 
 
 def without_changes(masks, before, after):
-    """Masks without the pixels that have changed: evidence cannot lie where nothing is left."""
+    """Masks without the pixels that have changed: there evidence cannot lie any more."""
     return None if masks is None else masks & (before == after).all(1)
 
 
 def augmented(images, augment, generator, scale, masks=None):
-    """A batch of raw images (B, C, H, W) after the estimator's `augment` and `scale`, which makes them [0, 1].
+    """A batch of raw images (B, C, H, W) after the estimator's `augment`, scaled to [0, 1] by `scale`.
 
-    With masks (B, H, W), both. A callable changes raw images, and knows no masks.
+    With masks (B, H, W), returns images and masks. A callable changes raw images, and does not get masks.
     """
     if augment is None:
         return scale(images) if masks is None else (scale(images), masks)

@@ -1,4 +1,4 @@
-"""From a skorch data set to whole batches, on the device before they are asked for where it has room."""
+"""From a skorch data set to whole batches. If the device has enough memory, all images are copied to it first."""
 
 import math
 from itertools import pairwise
@@ -10,7 +10,7 @@ from torch.utils.data import Subset
 
 from skgcm.inputs.files import read_ahead
 
-SHARE = 1 / 4  # of the device's free memory, for all images; a step needs the rest
+SHARE = 1 / 4  # largest share of the device's free memory for the images; training steps need the rest
 UPLOAD = 2**26  # bytes in one copy to the device
 
 
@@ -18,17 +18,18 @@ class Batches:
     """Whole batches of a skorch data set: each is one slice of one array, never a list of samples.
 
     Yields ``(X_flat, labels)``, tensors (B, R * C * D) in the dtype of the data and int64 (B,), and with
-    :class:`skgcm.inputs.masks.Masks` also bool (B, R, C), False throughout where an image has no mask. Shuffled when
-    there is a generator, one of the processor. A last batch of one has no batch statistics and joins the batch before
+    :class:`skgcm.inputs.masks.Masks` also bool (B, R, C), all False for an image without a mask. Shuffled if there is a
+    generator, which must be on the CPU. A last batch of one image has no batch statistics, so it joins the batch before
     it.
 
-    For a CUDA device all rows are copied to it once and sliced there; where they do not fit, each batch comes in pinned
-    memory, from which the device fetches it without the host waiting.
+    For a CUDA device all rows are copied to it once and sliced there. If they do not fit, each batch is in pinned
+    memory, from which the device copies it while the host continues.
 
-    Of image files a thread reads the next batch during a step.
+    If the images are files, a thread reads the next batch during a step.
 
-    With `share`, the number of this process and how many there are, these are its parts of the batches; where there is
-    no generator, its share of whole batches. `weights` are what a mean over its part counts in that of the processes.
+    `share` is the number of this process and the number of processes. The process gets its part of each batch; without
+    a generator, its share of the whole batches. `weights` holds for each batch the weight of the mean over this
+    process's part in the mean over all processes.
     """
 
     def __init__(self, dataset, batch_size, generator=None, device="cpu", masks=None, share=(0, 1)):
@@ -39,7 +40,7 @@ class Batches:
         self.generator, self.device = generator, torch.device(device)
         self.X, self.y, self.indices = dataset.X, dataset.y, indices
         self.masks = masks
-        if masks is not None:  # a last one for the images without
+        if masks is not None:  # the last mask is for images without one
             self.packed = torch.from_numpy(np.concatenate([masks.packed, np.zeros_like(masks.packed[:1])]))
             self.of_image = torch.from_numpy(masks.index if indices is None else masks.index[indices])
         self.resident = None
@@ -80,17 +81,17 @@ class Batches:
         return *self._slice(chosen), *self._masks(torch.from_numpy(chosen))
 
     def _slice(self, chosen):
-        """Rows and labels by their place in the data set."""
+        """Rows and labels by their position in the data set."""
         if self.indices is not None:
             chosen = self.indices[chosen]
         labels = torch.zeros(len(chosen), dtype=torch.long) if self.y is None else torch.from_numpy(self.y[chosen])
         X_flat = torch.from_numpy(self.X[chosen])
-        if self.device.type == "mps" and X_flat.dtype != torch.uint8:  # it has no float64, to scale other numbers with
+        if self.device.type == "mps" and X_flat.dtype != torch.uint8:  # MPS has no float64, which scaling can need
             X_flat = X_flat.float()
         return X_flat, labels
 
     def _masks(self, chosen):
-        """The masks of images by their place in the data set, or nothing where there are none."""
+        """The masks of images by their position in the data set, as a tuple that is empty if there are no masks."""
         if self.masks is None:
             return ()
         n_rows, n_columns = self.masks.shape
@@ -99,7 +100,7 @@ class Batches:
         return (bits.flatten(1)[:, : n_rows * n_columns].bool().view(-1, n_rows, n_columns),)
 
     def _upload(self):
-        """All rows and labels on the device, in pieces: of the array itself there is never a second copy here."""
+        """All rows and labels on the device, copied in pieces, so that host memory never holds a second copy."""
         first = self._slice(np.arange(1))
         resident = [torch.empty(self.n, *one.shape[1:], dtype=one.dtype, device=self.device) for one in first]
         for part in gen_batches(self.n, max(1, UPLOAD // first[0].nbytes)):
@@ -109,9 +110,9 @@ class Batches:
 
 
 def fits(n_bytes, device):
-    """Whether so many bytes should lie on the device throughout training; the processor needs no copy.
+    """Whether `n_bytes` should be on the device during all of training; the CPU needs no copy.
 
-    What PyTorch's allocator has kept, of an earlier fit for instance, counts as free: all but fragments of it is.
+    Memory that PyTorch's allocator keeps, from an earlier fit for example, counts as free: all except fragments is.
     """
     if device.type != "cuda":
         return False

@@ -33,7 +33,7 @@ OPTIMIZERS = {
 }
 
 DEVICES = "'auto', 'cpu', 'cuda' or 'mps'"
-INSTEAD = {  # of net_params that are refused and are no parameters of the estimator by that name
+INSTEAD = {  # what to use instead of entries of net_params that are refused
     "train_split": "fit(X, y, validation_data=(X_valid, y_valid)), or early_stopping=True with validation_fraction",
     "optimizer__lr": "lr",
     "optimizer__weight_decay": "weight_decay",
@@ -48,8 +48,8 @@ INSTEAD = {  # of net_params that are refused and are no parameters of the estim
 
 MIN_EPOCHS, MAX_EPOCHS = 30, 200  # of "auto": the first for 5,000 images and more
 SPARSITY = {"multiscale": 0.3, "paper": 0.0}  # of "auto"
-LARGE = 10_000  # images, from which a GPU gets batches of 512
-LARGE_SIDES = (96, 256)  # pixels, from each of which images get one stage more
+LARGE = 10_000  # images: from this number on, a GPU gets batches of 512
+LARGE_SIDES = (96, 256)  # pixels: from each of these sizes on, the network gets one stage more
 
 
 def resolve_device(device):
@@ -82,15 +82,15 @@ def resolve_precision(precision, device):
 
 def _bfloat16_is_fast(device):
     if device.type == "cuda":
-        with torch.cuda.device(device):  # it asks the current one
+        with torch.cuda.device(device):  # the query is about the current device
             return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":
         return False
     found = torch.cpu.get_capabilities()
     if found.get("amx_bf16", False):
         return True
-    # Intel's AVX-512 issues half as many bfloat16 products as float32 ones, and training is slower for it
-    # (benchmarks/results/precision.md); where it has AMX, a virtual machine may hide that
+    # Intel's AVX-512 issues half as many bfloat16 products as float32 products, so training is slower with it
+    # (benchmarks/results/precision.md). A virtual machine may hide that the processor has AMX.
     return found.get("avx512_bf16", False) and not found.get("cpu_name", "").startswith("Intel")
 
 
@@ -107,10 +107,10 @@ def resolve_optimizer(params):
 
 
 def resolve_schedule(params, device, n_images):
-    """`batch_size`, `lr` and `max_epochs`, where "auto" goes by the number of training images; None: nobody knows it.
+    """`batch_size`, `lr` and `max_epochs`; "auto" depends on the number of training images, None if it is unknown.
 
-    Fewer images need smaller batches for enough steps, and more epochs. A GPU wants large batches, and those a larger
-    learning rate. An encoder that is trained already needs fewer epochs.
+    Fewer images need smaller batches for enough steps, and more epochs. A GPU is efficient with large batches, which
+    need a larger learning rate. A pretrained encoder needs fewer epochs.
     """
     n = 5000 if n_images is None else n_images
     batch_size, lr, max_epochs = params["batch_size"], params["lr"], params["max_epochs"]
@@ -137,7 +137,7 @@ def _default_lr(optimizer, batch_size):
 
 
 def resolve_network(params, shape):
-    """The network's parameters for images (H, W, C), where "auto" goes by the architecture and the images' size."""
+    """The network's parameters for images (H, W, C); "auto" depends on the architecture and the size of the images."""
     network = {name: params[name] for name in NETWORK_PARAMS}
     for name, value in DEFAULTS[network["architecture"]].items():
         if network[name] == "auto":
@@ -162,11 +162,11 @@ def class_weights(class_weight, classes, y):
         return None
     weights = np.ones(len(classes), np.float32)
     if class_weight == "balanced":
-        present = np.unique(y)  # a class without images has no say in the loss
+        present = np.unique(y)  # a class without images has no part in the loss
         weights[present] = compute_class_weight("balanced", classes=present, y=y)
         return weights
     position = {label: j for j, label in enumerate(classes.tolist())}
-    if not position.keys() <= class_weight.keys():  # then a label that is none of these may be misspelt
+    if not position.keys() <= class_weight.keys():  # then an unknown label may be misspelt
         keys = np.fromiter(class_weight, object, len(class_weight))
         labels.indices(keys, classes, "class_weight", "Name labels as y has them.")
     try:
@@ -181,11 +181,10 @@ def class_weights(class_weight, classes, y):
 
 
 def build_net(params, image_format, n_classes, weights, n_images=None, hold_out=True):
-    """The net for an estimator's parameters, a dict, class weights and so many training images; None: nobody knows.
+    """The net for an estimator's parameters, a dict, and class weights.
 
-    With early stopping and `hold_out` it holds out some of them.
-
-    Raises ValueError where `net_params` names what is a parameter of the estimator.
+    `n_images` is the number of training images, or None if it is unknown. With early stopping and `hold_out` the net
+    holds out some of them. Raises ValueError if `net_params` names something that the estimator sets.
     """
     # NumPy's narrow integers would overflow
     params = {k: int(v) if isinstance(v, Integral) and not isinstance(v, bool) else v for k, v in params.items()}
@@ -206,7 +205,7 @@ def build_net(params, image_format, n_classes, weights, n_images=None, hold_out=
     if params["early_stopping"]:
         if hold_out:
             split = ValidSplit(float(params["validation_fraction"]), stratified=True, random_state=seed)
-        # threshold=0: by skorch's own, an epoch that is better by less than 0.01 % is not kept as the best
+        # threshold=0: with skorch's default, an epoch that is better by less than 0.01 % does not become the best
         stop = EarlyStopping(patience=params["n_iter_no_change"], threshold=0, load_best=True, sink=noop)
         callbacks.append(("early_stopping", stop))
     own = {
@@ -229,7 +228,7 @@ def build_net(params, image_format, n_classes, weights, n_images=None, hold_out=
     if not has_own_encoder(params):
         encoder_lr = params["encoder_lr"]
         own |= {"encoder_weights": params["encoder_weights"], "encoder_lr": encoder_lr}
-        # torch.compile adds to the names in front
+        # torch.compile adds a prefix to the names
         own["optimizer__param_groups"] = [("*encoder.*", {"lr": own["lr"] * encoder_lr})]
     own |= {name: params[name] for name in ("mosaic", "sparsity", "erasing", "guidance", "lr_schedule", "verbose")}
     if own["sparsity"] == "auto":
@@ -255,7 +254,7 @@ def build_net(params, image_format, n_classes, weights, n_images=None, hold_out=
 
 
 def check_variances(network):
-    """Raise ValueError for a network out of a file whose batch norm has negative variances."""
+    """Raise ValueError if the batch norm of a network from a file has negative variances."""
     for name, module in network.named_modules():
         if isinstance(module, torch.nn.BatchNorm2d) and not (module.running_var >= 0).all():
-            raise ValueError(f"{name}.running_var has negative values, and is a variance.")
+            raise ValueError(f"{name}.running_var has negative values, but it is a variance.")

@@ -1,4 +1,4 @@
-"""Has a fit learned its own training images? A warning where it has hardly done so."""
+"""Check whether a fit has learned its own training images, and warn if it has hardly done so."""
 
 import numpy as np
 from scipy.special import log_softmax
@@ -6,12 +6,12 @@ from sklearn.exceptions import ConvergenceWarning
 
 from skgcm.utils.warnings import warn
 
-CHECKED, CHECKED_VALUES = 1000, 2**25  # at most so many training images are looked at, and so many of their values
-MARGIN = 0.1  # of the way from chance to perfect: what is nearer to chance is a warning
+CHECKED, CHECKED_VALUES = 1000, 2**25  # at most this many training images are checked, and values
+MARGIN = 0.1  # share of the way from chance to perfect; less than this is a warning
 
 
 def warn_if_near_chance(scores, y, class_weights, n_epochs):
-    """Compare a fit with the best constant answer, on some of its training images.
+    """Compare a fit with the best constant prediction, on some of its training images.
 
     Parameters
     ----------
@@ -20,9 +20,9 @@ def warn_if_near_chance(scores, y, class_weights, n_epochs):
     y : ndarray (n,) of int
         Their class indices.
     class_weights : ndarray (N,) or None
-        What the loss of an image is multiplied by.
+        Weights of the classes in the loss.
     n_epochs : int
-        For the message.
+        Number of epochs, for the message.
     """
     weights = np.ones(len(y)) if class_weights is None else class_weights[y].astype(float)
     if not weights.sum():

@@ -1,4 +1,4 @@
-"""A network's forward and backward pass as one launch each, where launching costs more than computing: on CUDA."""
+"""Forward and backward pass of a network as one CUDA graph each: on CUDA, launching kernels one by one is slow."""
 
 import gc
 import warnings
@@ -9,24 +9,24 @@ from functools import partial
 import torch
 from torch import nn
 
-MAX_CHANGES = 10  # of what graphs have fixed: a network that changes more often is run step by step
+MAX_CHANGES = 10  # a network that changes more often than this runs without graphs
 
 
 def autocast(device, autocast_dtype):
-    """Context in which convolutions are computed in the dtype `autocast_dtype`, if any."""
+    """Context in which convolutions are computed in the dtype `autocast_dtype`, unless it is None."""
     return torch.autocast(device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None, cache_enabled=False)
 
 
 def _captures_on(device):
-    """Whether PyTorch can capture on this GPU: its stream for that is of the GPU it first captured on."""
+    """Whether PyTorch can capture on this GPU: its stream for captures belongs to the GPU of the first capture."""
     stream = torch.cuda.graph.default_capture_stream
     return stream is None or stream.device == device
 
 
 class _Call(nn.Module):
-    """The network with options that are not tensors, under an autocast of its own: backward runs outside of it.
+    """The network with fixed options that are not tensors. Forward runs under autocast, and backward outside of it.
 
-    PyTorch replaces the forward method of what it captures: this one's, so that the network stays as it is.
+    PyTorch replaces the forward method of the module that it captures. This wrapper keeps the network unchanged.
     """
 
     def __init__(self, network, autocast_dtype, options, names):
@@ -40,7 +40,7 @@ class _Call(nn.Module):
 
 @dataclass
 class _Captured:
-    """What replays a graph, the shape of its images, and whether that came again."""
+    """The function that replays a graph, the shape of its images, and whether a second batch had that shape."""
 
     replay: Callable
     shape: torch.Size
@@ -48,16 +48,16 @@ class _Captured:
 
 
 class GraphedForward:
-    """A network in training under autocast to a dtype, if any; with `use_cuda_graph`, on CUDA, from a graph.
+    """A network in training, under autocast if a dtype is given; on CUDA with `use_cuda_graph`, replayed from a graph.
 
-    Only the network is captured, at the first batch: loss, optimizer, learning rates, random numbers and callbacks stay
-    as they are, and need not be capturable. PyTorch captures on one GPU in a process, the first: on others the network
-    runs itself. So it does for a smaller batch, the last of an epoch, and for every batch while some module has hooks,
-    which a graph would leave out. Each set of options has a graph of its own. A larger batch is captured anew while no
-    second one came of the size captured, and everything where parameters were frozen, thawed or given other memory. The
-    gradients of a replay are the graph's own memory: whoever keeps them beyond the step clones them.
+    Only the network is captured, at the first batch. Loss, optimizer, learning rates, random numbers and callbacks stay
+    outside of the graph and need not be capturable. PyTorch captures on one GPU in a process, the first. The network
+    runs without a graph on other GPUs, for a smaller batch (the last of an epoch), and while a module has hooks, which
+    a graph would skip. Each set of options has its own graph. A larger batch is captured again if only one batch had
+    the captured size. All graphs are captured again if parameters were frozen, unfrozen or moved in memory. The
+    gradients of a replay are memory of the graph: to keep them after the step, clone them.
 
-    As a context manager it lets go of its graphs at the end, and replays no more.
+    As a context manager it frees its graphs at the end, and runs without graphs from then on.
     """
 
     def __init__(self, network, autocast_dtype=None, use_cuda_graph=False):
@@ -74,7 +74,7 @@ class GraphedForward:
         self._forget()
 
     def __call__(self, images, **options):
-        """The network's output for images and its further arguments, tensors and others."""
+        """The network's output for images and further arguments, which can be tensors or other objects."""
         names = [name for name, value in options.items() if isinstance(value, torch.Tensor)]
         tensors = (images, *(options.pop(name) for name in names))
         call = partial(_Call, self.network, self.autocast_dtype, options, names)
@@ -88,19 +88,19 @@ class GraphedForward:
         larger = found is not None and len(images) > found.shape[0] and not found.recurs
         if found is None or larger:
             if larger:
-                self.outgrown.append(found)  # graphs share scratch memory, which none must take along from the others
+                self.outgrown.append(found)  # graphs share scratch memory, which must not be freed with one of them
             found = self.captured[key] = _Captured(self._capture(call(), tensors), images.shape)
         elif images.shape == found.shape:
             found.recurs = True
         if images.shape != found.shape:
             return call()(*tensors)
-        out = found.replay(*tensors)  # the next replay writes over its own, which a callback may have kept
+        out = found.replay(*tensors)  # clone: the next replay overwrites it, and a callback may keep it
         return tuple(part.clone() for part in out) if isinstance(out, tuple) else out.clone()
 
     def _notice_changes(self):
-        """Forget all graphs where what they do not read anew has changed, and replay no more where it often does.
+        """Delete all graphs if something that is fixed in them has changed; after many changes, stop using graphs.
 
-        That is which parameters are trained, where they and the buffers lie in memory, and the modules' modes.
+        Fixed are which parameters are trained, where they and the buffers are in memory, and the modules' modes.
         """
         fixed = [module.training for module in self.modules]
         for module in self.modules:
@@ -115,29 +115,29 @@ class GraphedForward:
         if self.captured:
             self.captured.clear()
             self.outgrown.clear()
-            gc.collect()  # graphs lie in cycles of references, and their memory serves nobody else
+            gc.collect()  # graphs are in reference cycles, and hold their memory until collected
 
     def _has_hooks(self):
         kinds = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
         return any(getattr(module, kind) for module in self.modules for kind in kinds)
 
     def _capture(self, call, tensors):
-        gc.collect()  # a graph, of a fit that failed, that is collected while another is captured spoils that
+        gc.collect()  # collecting an old graph (of a failed fit) during a capture would break the capture
         buffers = [(buffer, buffer.clone()) for buffer in self.network.buffers()]
-        # entered to be restored: after a capture that failed PyTorch may stay on the stream it captured on
+        # entered so that it is restored: after a failed capture PyTorch may stay on the stream of the capture
         stream = torch.cuda.current_stream(tensors[0].device) if tensors[0].is_cuda else None
         with torch.cuda.device_of(tensors[0]), torch.cuda.stream(stream), warnings.catch_warnings():
-            # the rehearsals ran on a stream of their own, which PyTorch's capture waits for
+            # the warm-up runs used another stream, and PyTorch's capture waits for it
             warnings.filterwarnings("ignore", "The AccumulateGrad node's stream")
             try:
                 graphed = torch.cuda.make_graphed_callables(call, tuple(tensor.clone() for tensor in tensors))
             except RuntimeError as error:
                 kind = torch.OutOfMemoryError if isinstance(error, torch.OutOfMemoryError) else RuntimeError
                 raise kind(
-                    f"{error}\nThis happened while a training step was captured as a CUDA graph, which keeps memory "
-                    "and wants a GPU that no other thread uses. net_params={'cuda_graph': False} fits without, in a "
-                    "new process if this one's GPU is of no more use."
+                    f"{error}\nThis happened while a training step was captured as a CUDA graph. A graph keeps memory, "
+                    "and no other thread may use the GPU meanwhile. Fit with net_params={'cuda_graph': False}, in a "
+                    "new process if the GPU fails in this one."
                 ) from error
-        for buffer, before in buffers:  # batch norm has counted the rehearsals
+        for buffer, before in buffers:  # the warm-up runs have changed the statistics of batch norm
             buffer.copy_(before)
         return graphed

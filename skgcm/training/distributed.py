@@ -1,8 +1,8 @@
 """Training by several processes that torchrun has started, each on its part of every batch.
 
-The engine is PyTorch's: torchrun starts and ends the processes, DistributedDataParallel averages their gradients. All
-have the same images and parameters, and go through the same epochs. Where torchrun has not started the process, nothing
-here does anything.
+PyTorch does the work: torchrun starts and ends the processes, DistributedDataParallel averages their gradients. All
+processes have the same images and parameters, and the same epochs. If torchrun has not started the process, the
+functions here have no effect.
 """
 
 import atexit
@@ -19,7 +19,7 @@ from torch import nn
 
 
 def is_launched():
-    """Whether torchrun has started this process as one of several. Its children, joblib's for instance, are alone."""
+    """Whether torchrun has started this process as one of several. False in its children, for example joblib's."""
     return (
         dist.is_available()
         and dist.is_torchelastic_launched()
@@ -39,12 +39,12 @@ def size():
 
 
 def own_gpu():
-    """The name of this process's GPU: each on a machine has its own."""
+    """The name of this process's GPU: each process on a machine has its own."""
     return f"cuda:{os.environ['LOCAL_RANK']}" if is_launched() else "cuda"
 
 
 def _join():
-    """Become one of the group at the first exchange. It lasts as long as the process: PyTorch makes no second one."""
+    """Join the process group at the first exchange. The group lasts as long as the process: PyTorch makes only one."""
     if not dist.is_initialized():
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
         atexit.register(_leave)
@@ -56,7 +56,7 @@ def _leave():
 
 
 def from_first(value):
-    """What the first process has. Others' values are dropped."""
+    """The value of the first process, in all processes."""
     if not is_launched():
         return value
     _join()
@@ -66,7 +66,7 @@ def from_first(value):
 
 
 def total(numbers):
-    """Sums over the processes of a few numbers, the same to the bit in all."""
+    """Sums of a few numbers over the processes, the same to the bit in all processes."""
     if not is_launched():
         return list(numbers)
     _join()
@@ -84,7 +84,7 @@ def mean(values, weights):
 
 
 def check_same_labels(y):
-    """Raise ValueError, in all processes, unless all have the same labels (n,): each is to get all images."""
+    """Raise ValueError, in all processes, unless all have the same labels (n,): each process must get all images."""
     if not is_launched():
         return
     _join()
@@ -98,17 +98,17 @@ def check_same_labels(y):
 
 
 def check_batch_size(batch_size, n):
-    """Raise ValueError where a batch has no image for some process."""
+    """Raise ValueError if a batch has fewer images than there are processes."""
     if min(batch_size, n) < size():
         raise ValueError(
-            f"A batch of {min(batch_size, n)} images cannot be shared by {size()} processes. Set batch_size, which "
-            "counts the images of all processes together, to more, or start fewer."
+            f"A batch of {min(batch_size, n)} images cannot be shared by {size()} processes. Set a larger batch_size, "
+            "which counts the images of all processes together, or start fewer processes."
         )
 
 
 @contextmanager
 def parallel(module):
-    """Context that gives the module to call in a training step, so that gradients are means over the processes."""
+    """Context that gives the module to call in a training step; its gradients are means over the processes."""
     if not is_launched():
         yield module
         return
@@ -141,13 +141,13 @@ class _Sum(torch.autograd.Function):
 
 
 class _CommonBatchNormOnGPU(nn.SyncBatchNorm, nn.BatchNorm2d):
-    """PyTorch's batch norm by the statistics of all processes' images, and a BatchNorm2d for who looks for these."""
+    """PyTorch's batch norm with the statistics of all processes' images. It is a BatchNorm2d for isinstance checks."""
 
     process_group = None  # all
 
 
 class _CommonBatchNorm(nn.BatchNorm2d):
-    """The same on the processor, for which PyTorch has none."""
+    """The same on the CPU, for which PyTorch has no such module."""
 
     def forward(self, x):
         if not self.training:

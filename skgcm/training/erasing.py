@@ -6,7 +6,7 @@ the contributions, and with the image's own label.
 
 import torch
 
-START = 0.3  # share of a scheduled fit before the first erasing: until then there is little evidence to go by
+START = 0.3  # share of a scheduled fit before the first erasing: earlier the evidence is unreliable
 MAX_SHARE = 0.5  # of an image's pixels
 
 
@@ -14,8 +14,8 @@ MAX_SHARE = 0.5  # of an image's pixels
 def low_evidence_mask(network, images, labels, shares):
     """Where the least evidence for labels (B,) lies in images (B, C, H, W): (B, H, W), boolean.
 
-    It is that share (B, 1), below 1, of an image's pixels; what speaks against the label is the least. What pixels
-    contribute is what the network in evaluation mode says; it is back in training mode after that.
+    The mask covers the given share (B, 1), below 1, of an image's pixels. Evidence against the label is the least.
+    Contributions are computed in evaluation mode; afterwards the network is in training mode again.
     """
     network.eval()
     ccm = network.contributions(images, labels[:, None]).mean(2)[:, 0]  # (B, H, W)

@@ -1,12 +1,12 @@
 """Guidance: contributions to an image's own class should lie where a mask says so.
 
-Contributions are what scores are made of, so that training for where they lie trains what decides. Two terms are
-added, for the contributions c of a region's pixels to its own class and the pixels M inside the mask:
+Scores are means of contributions, so training where contributions lie trains the decision itself. Two terms are added
+to the loss, for the contributions c of a region's pixels to its own class and the pixels M inside the mask:
 
 - ``-log(sum over M of p)``, where p is the softmax over pixels of c divided by its mean magnitude: the largest
   contributions move into the mask. It has a gradient everywhere, also where nothing inside is positive yet.
-- ``1 - share``, of the positive contributions that lie inside: the rest of the evidence follows. Alone it would have no
-  gradient inside where nothing is positive, and could be satisfied by having no evidence at all.
+- ``1 - share``, where share is that of the positive contributions that lie inside: the rest of the evidence moves too.
+  Alone it would have no gradient inside if nothing there is positive, and a map without evidence would satisfy it.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ import torch
 
 @dataclass
 class Targets:
-    """For some images with G regions each (1: the whole image) where the evidence should lie.
+    """Where the evidence should lie, for some images with G regions each (1: the whole image).
 
     images : LongTensor (b,), positions in the batch
     classes : LongTensor (b, G), the own class of each region
@@ -30,10 +30,10 @@ class Targets:
 
 
 def targets(masks, labels, regions=None, all_images=False):
-    """Targets out of the masks (B, H, W) of a batch, False where an image has none; None where no image has any.
+    """Targets from the masks (B, H, W) of a batch, all False for an image without one; None if no image has a mask.
 
-    `labels` are of the regions (B, G, H, W), image by image; without regions, of the images. With `all_images` those
-    without a mask are among them, so that shapes do not depend on the masks.
+    `labels` are those of the regions (B, G, H, W), image by image; without regions, those of the images. With
+    `all_images`, images without a mask are included, so that shapes do not depend on the masks.
     """
     masks = masks[:, None]
     whole = regions is None
@@ -54,7 +54,7 @@ def penalty(contributions, found, n):
     """The sum over regions with a mask of both terms, divided by n, from contributions (b, G, H, W) to `classes`."""
     inside, regions = (mask.flatten(2) for mask in (found.inside, found.regions))
     annotated = inside.any(2, keepdim=True)
-    inside = torch.where(annotated, inside, regions)  # where there is no mask, everything is in it: both terms are 0
+    inside = torch.where(annotated, inside, regions)  # without a mask, all pixels count as inside: both terms are 0
     values = contributions.flatten(2).masked_fill(~regions, 0)
     tiny = torch.finfo(values.dtype).tiny
     magnitude = values.detach().abs().sum(2, keepdim=True) / regions.sum(2, keepdim=True)

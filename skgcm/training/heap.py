@@ -1,4 +1,4 @@
-"""Memory that a training step frees stays with the process until the next step needs it."""
+"""Keep the memory that a training step frees in the process, for the next step."""
 
 from contextlib import contextmanager
 
@@ -10,11 +10,11 @@ BLOCK = 2**24  # bytes; glibc maps blocks of 32 MB and more one by one, and unma
 
 @contextmanager
 def reserved():
-    """Context in which C's allocator does not return to the kernel what it is about to ask for again.
+    """Context in which C's allocator keeps freed memory instead of returning it to the kernel.
 
-    glibc gives the free end of its heap back, and receives it anew page by page, each a fault and a zeroing: thousands
-    in a step of 64 small images. An empty block above the memory of a step keeps that memory from being the end of the
-    heap. None of this is touched, so it takes addresses and no memory; with other allocators it does nothing.
+    glibc returns the free end of its heap to the kernel. To get it back costs a page fault and zeroing for each page:
+    thousands in a step of 64 small images. With an empty block above it, the memory of a step is not the end of the
+    heap. The blocks are never written, so they use addresses and no memory. With other allocators there is no effect.
     """
     torch.empty(2 * BLOCK - 2**16, dtype=torch.uint8)  # freed at once: glibc then takes blocks up to this from its heap
     below = [torch.empty(BLOCK, dtype=torch.uint8) for _ in range(RESERVED // BLOCK)]

@@ -1,4 +1,4 @@
-"""Mosaics: four images around a random crossing point, each part of which is classified for itself.
+"""Mosaics: four images around a random crossing point; each part is classified separately.
 
 Unlike RICAP (Takahashi et al., ACML 2018), where small crops fill one image and share its label, a mosaic has twice the
 rows and columns of an image. So the parts have about an image's size, and a mosaic takes the time of its four images.
@@ -22,14 +22,14 @@ def _cut(size, generator):
 
 
 def _part(size, wanted, generator):
-    """Which `wanted` of so many rows or columns a part shows: fewer are a crop, more go on with the reflection."""
+    """Indices of the `wanted` rows or columns that a part shows: a crop if fewer than `size`, else with reflection."""
     spare = size - wanted
     start = int(torch.randint(min(spare, 0), max(spare, 0) + 1, (), generator=generator))
     return reflect(torch.arange(start, start + wanted), size)
 
 
 def make_mosaics(images, labels, generator):
-    """Four images each in mosaics; the first come again where the number of images is no multiple of four.
+    """Mosaics of four images each; if the number of images is no multiple of four, the first images are used again.
 
     The parts are at the same places in all mosaics of a batch.
 
@@ -37,7 +37,7 @@ def make_mosaics(images, labels, generator):
     ----------
     images : Tensor (B, C, H, W)
     labels : Tensor (B,)
-    generator : torch.Generator, of the processor
+    generator : torch.Generator, on the CPU
 
     Returns
     -------
@@ -66,7 +66,7 @@ def make_mosaics(images, labels, generator):
 
 @contextmanager
 def frozen_running_stats(network):
-    """Batch norm's running statistics stay as they are: they are those of plain images."""
+    """Context in which the running statistics of batch norm do not change: they are for plain images, not mosaics."""
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     try:

@@ -20,9 +20,9 @@ from skgcm.training.batches import Batches
 from skgcm.training.cuda_graph import GraphedForward, autocast
 from skgcm.training.mosaic import frozen_running_stats, make_mosaics
 
-BATCH_SIZES = {"train_batch_size", "valid_batch_size"}  # what skorch's callbacks find of a batch, but for its loss
-WORTH_CAPTURING = 20  # steps: fewer are done before they are captured
-PENALISED = 2  # of so many steps one has the penalty of `sparsity`, so many times: it costs a third of a step
+BATCH_SIZES = {"train_batch_size", "valid_batch_size"}  # records of a batch for skorch's callbacks, except its loss
+WORTH_CAPTURING = 20  # steps: for fewer, capturing takes longer than running them
+PENALISED = 2  # one of this many steps has the penalty of `sparsity`, times this number: it costs a third of a step
 WARM_UP = 0.25  # share of a one-cycle schedule in which the learning rate rises
 
 
@@ -34,12 +34,12 @@ def learning_rate_factor(position):
 
 
 def _is_due(number, share):
-    """Whether the item of this number, counted from 0, is one of that share of all, spread evenly."""
+    """Whether item `number`, counted from 0, belongs to a share of all items that is spread evenly."""
     return int((number + 1) * share) > int(number * share)
 
 
 def _with_masks(batch):
-    """Rows, labels and masks (None where there are none) of what :class:`Batches` yields."""
+    """Rows, labels and masks, or None for masks, from an item that :class:`Batches` yields."""
     return batch if len(batch) == 3 else (*batch, None)
 
 
@@ -51,22 +51,22 @@ def _may_stop(callback):
 
 
 def _write_line(text):
-    """What `verbose=2` says goes to stdout. Colours are for terminals: files would hold their codes."""
+    """Write a line of `verbose=2` to stdout. Colour codes are removed unless stdout is a terminal."""
     tqdm.write(text if sys.stdout.isatty() else re.sub(r"\x1b\[\d+m", "", text))
 
 
 def _check_criterion(criterion, n_classes, device):
-    """Raise ValueError for a loss that cannot be computed of scores (B, N) and class indices (B,)."""
-    labels = torch.arange(n_classes + 1, device=device) % n_classes  # as many as no other axis has
+    """Raise ValueError for a loss that cannot be computed from scores (B, N) and class indices (B,)."""
+    labels = torch.arange(n_classes + 1, device=device) % n_classes  # a length that no other axis has
     scores, cause = 1000.0 * torch.nn.functional.one_hot(labels, n_classes), None
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            loss = copy.deepcopy(criterion)(scores, labels)  # a copy, for it may count its calls
+            loss = copy.deepcopy(criterion)(scores, labels)  # a copy, because it may count its calls
         if loss.shape not in ((), labels.shape):
             raise ValueError(f"it has shape {tuple(loss.shape)}, and not () or (B,)")
-        problem = "falls without limit as the right class's score rises: it wants log-probabilities"
+        problem = "falls without limit as the score of the true class rises: it expects log-probabilities"
         problem = problem if loss.mean() < -100 else ""
-    except Exception as error:  # each loss has its own for what it cannot take
+    except Exception as error:  # each loss has its own errors
         problem, cause = f"cannot be computed: {str(error).rstrip('.')}", error
     if problem:
         raise ValueError(
@@ -91,19 +91,19 @@ class GCMNet(NeuralNetClassifier):
     sparsity : float
         Weight of the penalty on contributions. With the one-cycle schedule it rises linearly from 0 to this value.
     erasing : float
-        Share of the mosaics, with the one-cycle schedule of those after 30 % of the fit, for which images lose pixels
-        of least evidence.
+        Share of the mosaics whose images lose pixels of least evidence. With the one-cycle schedule only mosaics after
+        30 % of the fit count.
     guidance : float
-        Weight of the penalty on contributions that lie outside of masks, where `partial_fit` is given some.
+        Weight of the penalty on contributions that lie outside of masks, if `partial_fit` gets masks.
     seed : int
         Initial weights, order of the batches and augmentation all follow from it and from the number of the epoch.
     encoder_weights : None, "pretrained" or path
-        Where an encoder that is not GCM's own begins.
+        Initial weights of an encoder that is not GCM's own.
     encoder_lr : float
-        What the learning rate of such an encoder is multiplied with; the parameter groups have it already. 0: frozen.
+        Factor of the learning rate of such an encoder; the parameter groups include it already. 0: frozen.
     cuda_graph : bool
-        On CUDA, replay the network's part of a step from a graph, unless it is compiled or there are few steps. On
-        other devices nothing.
+        On CUDA, replay the network's part of a step from a graph, unless it is compiled or there are few steps. No
+        effect on other devices.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class GCMNet(NeuralNetClassifier):
         return getattr(self.module_, "_orig_mod", self.module_)
 
     def __getstate__(self):
-        # generators and graphs of a GPU could not be read where there is none, and each fit makes its own
+        # generators and graphs of a GPU cannot be loaded without one, and each fit makes new ones
         return {**super().__getstate__(), "shuffling_": None, "augmenting_": None, "step_": None}
 
     def get_default_callbacks(self):
@@ -167,21 +167,21 @@ class GCMNet(NeuralNetClassifier):
         return isinstance(getattr(network, "encoder", None), backbone.Backbone)
 
     def _set_training(self, training=True):
-        if self.module_.training != training:  # at each step it would take a quarter of what the host does there
+        if self.module_.training != training:  # without this check it takes a quarter of the host's time in a step
             super()._set_training(training)
 
     def get_iterator(self, dataset, training=False, masks=None):
-        share = (distributed.rank(), distributed.size()) if training else (0, 1)  # skorch's callbacks want all
+        share = (distributed.rank(), distributed.size()) if training else (0, 1)  # skorch's callbacks need all images
         return Batches(dataset, self.batch_size, self.shuffling_ if training else None, self.device, masks, share)
 
     def infer(self, x, **fit_params):
         return self.module_(self.image_format.images(x.to(self.device, non_blocking=True)))
 
     def train_step_single(self, batch, masks=None, mosaic=False, sparsity=0.0, erase=False, weight=1.0):
-        """As skorch's, on augmented images, maybe erased in part and made mosaics, and with the penalties.
+        """As skorch's, on augmented images, which may be erased in part and made mosaics, and with the penalties.
 
-        `masks` (B, R, C) say where the evidence should lie; one that is False throughout says nothing. `weight` is what
-        the gradients count in the mean over several processes.
+        `masks` (B, R, C) are True where the evidence should lie; an image whose mask is all False is not guided.
+        `weight` is the weight of the gradients in the mean over several processes.
         """
         self._set_training(True)
         X_flat, labels = (part.to(self.device, non_blocking=True) for part in batch)
@@ -205,7 +205,7 @@ class GCMNet(NeuralNetClassifier):
         return {"loss": loss, "y_pred": scores[: len(X_flat)]}  # as many as labels in the batch, in their order
 
     def _learn(self, images, labels, masks, sparse, options):
-        """Scores in training, and the penalties on the contributions that they are made of, or None."""
+        """Scores in training, and the penalties on the contributions, or None."""
         n_classes = self.network.n_classes
         if len(images) * distributed.size() == 1 and max(images.shape[2:]) <= self.network.stride:
             rows, columns = images.shape[2:]
@@ -214,7 +214,7 @@ class GCMNet(NeuralNetClassifier):
                 f"{self.network.stride}, reduces to a single one, has no batch statistics. Train on more images at a "
                 "time, or with a smaller n_stages."
             )
-        # what is captured or compiled wants tensors of the same shape in each step
+        # a captured or compiled network needs tensors of the same shape in each step
         all_images = bool(sparse) or self.step_.use_cuda_graph or self.compile
         regions, own, targets, penalty = options.get("regions"), labels.view(len(images), -1), None, 0
         if masks is not None:
@@ -246,12 +246,12 @@ class GCMNet(NeuralNetClassifier):
             ) from error
 
     def get_loss(self, y_pred, y_true, X=None, training=False):
-        # with class weights the losses come one by one: a mean that PyTorch weights is over the batch's own weights,
-        # so that in a batch of one class its weight would do nothing
+        # with class weights the loss has one value for each image: PyTorch's weighted mean divides by the sum of the
+        # weights in the batch, so in a batch of one class its weight would have no effect
         return super().get_loss(y_pred, y_true, X, training).mean()
 
     def partial_fit(self, X, y=None, classes=None, **fit_params):
-        """As skorch's, but a KeyboardInterrupt that no callback can have asked for is raised, and is not the end."""
+        """As skorch's, but a KeyboardInterrupt that does not come from a callback is raised again."""
         if not self.initialized_:
             self.initialize()
         self.notify("on_train_begin", X=X, y=y)
@@ -264,11 +264,11 @@ class GCMNet(NeuralNetClassifier):
         return self
 
     def fit_loop(self, X, y=None, checkpoint=None, validation=None, masks=None, interrupts=()):
-        """Train for `max_epochs`; with a :class:`skgcm.files.checkpoint.Checkpoint`, for those that it has not seen.
+        """Train for `max_epochs`; with a :class:`skgcm.files.checkpoint.Checkpoint`, for the epochs it does not have.
 
-        `validation` is (X, y) that are held out instead of a part of X. `masks`, :class:`skgcm.inputs.masks.Masks`, are
-        of the images in X, also of those that are held out of it. The epoch in which `interrupts` are no longer empty
-        is the last.
+        `validation` is (X, y), held out instead of a part of X. `masks`, :class:`skgcm.inputs.masks.Masks`, belong to
+        the images in X, including those that are held out of it. Training ends after the epoch in which `interrupts`
+        gets an item.
         """
         _check_criterion(getattr(self.criterion_, "_orig_mod", self.criterion_), self.network.n_classes, self.device)
         if self._has_backbone(self.network):
@@ -305,7 +305,7 @@ class GCMNet(NeuralNetClassifier):
                 # an epoch's random numbers depend on the seed and its number only, not on the epochs before it
                 states = np.random.SeedSequence([self.seed, len(self.history)]).generate_state(2 + number)
                 self.shuffling_.manual_seed(int(states[0]))
-                self.augmenting_.manual_seed(int(states[1 + number]))  # of several processes each has its own
+                self.augmenting_.manual_seed(int(states[1 + number]))  # each of several processes has its own
                 plan = self._plan(peaks, epoch, epochs, steps)
                 losses = {"train_loss": self._train_epoch(batches, scheduled, plan, progress)}
                 if held_out is not None:
@@ -323,14 +323,14 @@ class GCMNet(NeuralNetClassifier):
         return self
 
     def _stopped(self, datasets):
-        """Tell the callbacks that an epoch has ended; whether one of them ends training."""
+        """Notify the callbacks that an epoch has ended; return whether one of them ends training."""
         try:
             self.notify("on_epoch_end", **datasets)
         except KeyboardInterrupt:  # how a skorch callback ends training; but it may be Ctrl-C
             if not any(_may_stop(callback) for _, callback in self.callbacks_):
                 raise
             return True
-        except (KeyError, SkorchException, ValueError):  # what skorch's raise for a name that is not in the history
+        except (KeyError, SkorchException, ValueError):  # of skorch's callbacks, for a name not in the history
             self._check_monitors(self.history[-1].__contains__)
             raise
         return False
@@ -347,12 +347,12 @@ class GCMNet(NeuralNetClassifier):
                 )
 
     def _plan(self, peaks, epoch, epochs, steps):
-        """For each step of an epoch: the learning rates of the scheduled parameter groups, and what is trained for."""
+        """For each step of an epoch: learning rates of the scheduled parameter groups, and options of the step."""
         for step in range(steps):
             position = (epoch + (step + 0.5) / steps) / epochs
             rates = [peak * learning_rate_factor(position) for peak in peaks]
             progress = position if self.lr_schedule == "one-cycle" else 1.0
-            # by the history, since each call of partial_fit has epoch 0 again
+            # from the history, since each call of partial_fit starts at epoch 0
             number = (len(self.history) - 1) * steps + step
             mosaic = _is_due(number, self.mosaic)
             erase = mosaic and progress >= erasing.START and _is_due(int(number * self.mosaic), self.erasing)
@@ -363,7 +363,7 @@ class GCMNet(NeuralNetClassifier):
 
     def _train_epoch(self, batches, scheduled, plan, progress):
         """Mean loss of one pass. The losses stay on the device until the end: the host waits once an epoch."""
-        super()._set_training(True)  # also of what a callback has set otherwise
+        super()._set_training(True)  # a callback may have changed the mode of a module
         losses, sizes = [], []
         for (*batch, masks), weight, (rates, options) in zip(
             map(_with_masks, batches), batches.weights, plan, strict=True
@@ -376,7 +376,7 @@ class GCMNet(NeuralNetClassifier):
             self.notify("on_batch_end", batch=batch, training=True, **step)
             losses.append(step["loss"].detach())
             sizes.append(len(batch[0]))
-            del step  # and its autograd graph, beside which CUDA could not capture the next, once hooks have come off
+            del step  # its autograd graph would prevent a capture in the next step, after hooks are removed
             progress.update()
         return distributed.mean(torch.stack(losses).cpu().numpy(), sizes)
 
@@ -400,15 +400,15 @@ class GCMNet(NeuralNetClassifier):
         self._check_finite()
         batches = self.history[-1]["batches"]
         if all(batch.keys() <= BATCH_SIZES for batch in batches):  # no callback wrote there
-            batches[:] = [{}]  # skorch's callbacks want a last one
+            batches[:] = [{}]  # skorch's callbacks need a last batch
 
     def _check_finite(self):
-        """The last step spoils no loss, and what overflows in batch norm or the optimizer none at all."""
+        """Check the weights and the optimizer. The loss does not show the last step, nor overflow in batch norm."""
         state = list(self.network.state_dict().items())
         for memory in self.optimizer_.state.values():
             state += [(f"the optimizer's {name}", x) for name, x in memory.items() if isinstance(x, torch.Tensor)]
         state = [(name, x) for name, x in state if x.is_floating_point()]
-        bounds = [torch.stack(x.aminmax()).to(self.device) for _, x in state]  # which pass NaN on
+        bounds = [torch.stack(x.aminmax()).to(self.device) for _, x in state]  # NaN gives NaN
         finite = torch.stack(bounds).isfinite().all(1).tolist()  # the host waits once
         if not all(finite):
             raise self._diverged(f"{state[finite.index(False)][0]} has values that are not finite")
@@ -420,14 +420,14 @@ class GCMNet(NeuralNetClassifier):
         )
 
     def continue_from(self, other, *, momentum=False):
-        """Take over weights and history, and what the optimizer remembers, of a net of the same architecture."""
-        self.encoder_weights = None  # nothing is read or downloaded that would be replaced at once
+        """Copy weights and history, with `momentum` also the optimizer's state, from a net of the same architecture."""
+        self.encoder_weights = None  # do not load weights that are replaced below
         self.initialize()
         try:
             self.network.load_state_dict(other.network.state_dict())
         except RuntimeError as error:
             raise ValueError(
-                "The network's parameters are not those of the last fit, so that training cannot go on from there. "
+                "The network's parameters are not those of the last fit, so that training cannot continue from there. "
                 f"Restore them, or fit with warm_start=False. {error}"
             ) from error
         if momentum and type(self.optimizer_) is type(other.optimizer_):

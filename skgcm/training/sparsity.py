@@ -1,9 +1,9 @@
-"""The penalty on evidence that is spread out, or that speaks for classes which an image does not show.
+"""The penalty on evidence that is spread out, or that is for classes which an image does not show.
 
 Two terms, for the contributions c of the pixels of an image, averaged over channels:
 
-- ``mean(|c|)^2 / mean(c^2)`` of the contributions to the image's own class: 1 where all pixels contribute the same, 1/n
-  where one of n pixels contributes everything. It does not depend on the size of the contributions, so the score stays
+- ``mean(|c|)^2 / mean(c^2)`` of the contributions to the image's own class: 1 if all pixels contribute the same, 1/n
+  if one of n pixels contributes everything. It does not depend on the size of the contributions, so the score stays
   as large as it is (the square of Hoyer's measure, Hurley and Rickard, IEEE Trans. Information Theory 2009).
 - ``mean(max(c, 0))`` of the contributions to another class, drawn at random. What images of several classes have in
   common, such as a background, then is evidence for none of them.
@@ -13,7 +13,7 @@ import torch
 
 
 def draw_other(labels, n_classes, generator):
-    """For each label (B,) another class at random: its penalty stands for the mean over all other classes."""
+    """For each label (B,) another class at random: its penalty estimates the mean over all other classes."""
     shifts = torch.randint(1, n_classes, (len(labels),), generator=generator, device=labels.device)
     return (labels + shifts) % n_classes
 
@@ -21,7 +21,7 @@ def draw_other(labels, n_classes, generator):
 def penalty(own, other, regions=None):
     """The mean of both terms over regions, from the contributions to their own and to another class, (B, G, H, W) each.
 
-    `regions` (B, G, H, W) are 1 inside and 0 outside. Without them there is one, the whole image.
+    `regions` (B, G, H, W) are 1 inside and 0 outside. Without them the region is the whole image.
     """
     if regions is None:
         shares = own.new_full((1, 1, 1, 1), 1 / (own.shape[2] * own.shape[3]))

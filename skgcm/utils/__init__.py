@@ -1,1 +1,1 @@
-"""What belongs to the process: torch's global state, warnings, private imports of scikit-learn."""
+"""Helpers for all modules: torch's global state, files, regions, warnings, private imports of scikit-learn."""

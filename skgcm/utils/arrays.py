@@ -5,9 +5,10 @@ import torch
 
 
 def as_numpy(array):
-    """A tensor, on any device, with or without gradient, as an ndarray. Lists of tensors likewise.
+    """A tensor, on any device, with or without gradient, as an ndarray; a list of tensors as a list of ndarrays.
 
-    So is an array of another library that follows the array API standard. Anything else is returned as it is.
+    An array of another library that follows the array API standard becomes an ndarray too. Anything else is returned
+    unchanged.
     """
     if isinstance(array, torch.Tensor):
         array = array.detach().cpu()

@@ -1,4 +1,4 @@
-"""Files as users name them: by a path, or as a file object. Those of a path are written whole or not at all."""
+"""Read and write files, which users give as a path or a file object. A path is written whole or not at all."""
 
 import glob
 import hashlib
@@ -17,9 +17,9 @@ def expanded(path):
 
 @contextmanager
 def readable(source):
-    """Context that gives a path, and what to call it in errors, for a path or a binary file object.
+    """Context that gives a path to read and its name for errors, for a path or a binary file object.
 
-    A file object is read from its position to its end, into a temporary file: what opens paths then does for both.
+    A file object is copied, from its position to its end, into a temporary file, so that callers can open a path.
     """
     if not hasattr(source, "read"):
         path = expanded(source)
@@ -36,13 +36,13 @@ def readable(source):
 
 
 def write(target, content):
-    """Write bytes to a path, as :func:`replace` does, or to a binary file object, where it stands."""
+    """Write bytes to a path, as :func:`replace` does, or to a binary file object, at its position."""
     if not hasattr(target, "write"):
         replace(expanded(target), content)
         return
     _check_binary(target, "wb")
     rest = memoryview(content)
-    while rest:  # a raw file may take less at once than it is given
+    while rest:  # a raw file may write fewer bytes than it is given
         written = target.write(rest)
         rest = rest[len(rest) if written is None else written :]
 
@@ -53,9 +53,9 @@ def _check_binary(file, mode):
 
 
 def replace(path, content):
-    """Write bytes to a file, whole or not at all: what is there is replaced in one step, once they are on the disk.
+    """Write bytes to a file, whole or not at all: an existing file is replaced in one step, after they are on the disk.
 
-    A link stays a link, and a file keeps its mode. Raises OSError where it cannot be written.
+    A link stays a link, and a file keeps its mode. Raises OSError if it cannot be written.
     """
     path = os.path.realpath(path)
     folder, _ = os.path.split(path)
@@ -71,11 +71,11 @@ def replace(path, content):
     except BaseException as error:
         with suppress(OSError):
             os.unlink(temporary)
-        if isinstance(error, OSError) and error.filename == temporary:  # a name that the caller never gave
+        if isinstance(error, OSError) and error.filename == temporary:  # a name that the caller does not know
             raise OSError(error.errno, error.strerror, path) from error
         raise
-    if os.name == "posix":  # elsewhere a folder cannot be opened, and its entries are not ours to flush
-        with suppress(PermissionError):  # of a folder that may be written to but not read: the file is there
+    if os.name == "posix":  # other systems do not open folders
+        with suppress(PermissionError):  # the folder may be writable but not readable; the file is written
             descriptor = os.open(folder, os.O_RDONLY)
             try:
                 os.fsync(descriptor)
@@ -85,11 +85,11 @@ def replace(path, content):
 
 @contextmanager
 def locked(path):
-    """Context in which no other process or thread enters it for the same path. Raises BlockingIOError where one has.
+    """Context that only one process or thread can enter for the same path. Raises BlockingIOError for the others.
 
-    The lock is the operating system's, on an empty file beside `path`, and ends with the process that holds it, however
-    that ends. Where no such file can be made or locked (a folder without write access, some network file systems),
-    nothing is locked.
+    It uses a lock of the operating system on an empty file next to `path`. The lock ends with the process that holds
+    it, also if that process is killed. If the file cannot be created or locked (a folder without write access, some
+    network file systems), nothing is locked.
     """
     path = os.path.realpath(path)
     name = os.path.join(os.path.dirname(path), f"{_prefix(path)}lock")
@@ -98,14 +98,14 @@ def locked(path):
         yield
     finally:
         if descriptor is not None:
-            if os.name == "posix":  # elsewhere a file that is open cannot be removed
+            if os.name == "posix":  # other systems do not remove an open file
                 with suppress(FileNotFoundError):
                     os.unlink(name)
             os.close(descriptor)
 
 
 def _lock(name):
-    """Descriptor of a file that is locked now, or None where that cannot be."""
+    """Descriptor of the file after locking it, or None if it cannot be locked."""
     while True:
         try:
             descriptor = os.open(name, os.O_RDWR | os.O_CREAT, 0o666)
@@ -116,7 +116,7 @@ def _lock(name):
             if os.path.samestat(os.fstat(descriptor), os.stat(name)):
                 return descriptor
         except FileNotFoundError:
-            pass  # who held the lock has removed the file since it was opened here: once more
+            pass  # the holder of the lock removed the file after it was opened here: try again
         except (BlockingIOError, PermissionError) as error:
             os.close(descriptor)
             raise BlockingIOError(f"{name} is locked.") from error
@@ -138,7 +138,7 @@ def _lock_descriptor(descriptor):
 
 
 def discard_leftovers(path):
-    """Remove what processes that were killed within :func:`replace` to this path have left beside it."""
+    """Remove temporary files next to this path, from processes that were killed within :func:`replace`."""
     path = os.path.realpath(path)
     pattern = glob.escape(os.path.join(os.path.dirname(path), _prefix(path))) + "[0-9a-f]" * 8 + ".tmp"
     for leftover in glob.glob(pattern):
@@ -147,5 +147,5 @@ def discard_leftovers(path):
 
 
 def _prefix(path):
-    """How temporary names for a path begin: short, since its own name may be as long as the system allows."""
+    """Prefix of temporary names for a path. It is short: the path's own name may have the maximum length already."""
     return f".skgcm-{hashlib.sha256(os.fsencode(os.path.basename(path))).hexdigest()[:16]}-"

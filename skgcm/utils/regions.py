@@ -5,7 +5,7 @@ from scipy.ndimage import find_objects, label
 
 from skgcm.utils.arrays import as_numpy
 
-ROUNDING = 1e-6  # pixels, by which a box may cross a border without touching the next pixel
+ROUNDING = 1e-6  # pixels: a box that crosses a border by less does not include the next pixel
 
 
 def _array(regions, name):
@@ -45,9 +45,9 @@ def box_masks(boxes, n_rows, n_columns, name="boxes", outwards=False):
 
 
 def resized_masks(masks, shape):
-    """Masks (..., R, C), bool, at another size: a pixel is inside where any part of it is.
+    """Masks (..., R, C), bool, at another size: a pixel is inside if any part of it is.
 
-    Larger masks are those of nearest-neighbour interpolation, and in smaller ones no thin line is lost.
+    Enlarging is nearest-neighbour interpolation. Reducing keeps thin lines.
     """
     for axis, size in ((-2, shape[0]), (-1, shape[1])):
         n = masks.shape[axis]
@@ -80,7 +80,7 @@ def image_mask(region, shape, name, outwards=False):
 
 
 def _are_masks(regions, shape):
-    """Whether these are masks (..., R, C) of some size, but that of the image's rows and columns exchanged."""
+    """Whether these are masks (..., R, C) of any size, except the image's size with rows and columns exchanged."""
     return regions.dtype == bool and regions.size > 0 and not shape != regions.shape[-2:] == shape[::-1]
 
 
@@ -101,7 +101,7 @@ def region_masks(regions, shape):
 
 
 def evidence_boxes(positive, share):
-    """The boxes of :meth:`skgcm.Explanation.boxes` in one map, (R, C), of what is 0 or more: int64 (m, 4)."""
+    """The boxes of :meth:`skgcm.Explanation.boxes` in one map (R, C) of values of at least 0: int64 (m, 4)."""
     values, total = np.unique(positive[positive > 0]), positive.sum(dtype=np.float64)
 
     def boxes(threshold):
@@ -114,7 +114,7 @@ def evidence_boxes(positive, share):
             inside[place] = True
         return (positive * inside).sum(dtype=np.float64)
 
-    low, high = 0, len(values) - 1  # the boxes at values[low] hold enough: lower thresholds have larger boxes
+    low, high = 0, len(values) - 1  # the boxes at values[low] hold enough; a lower threshold gives larger boxes
     while low < high:
         middle = (low + high + 1) // 2
         if evidence(boxes(values[middle])) >= share * total:

@@ -1,4 +1,4 @@
-"""Every private import of scikit-learn, so that a new version of it is met in one place."""
+"""All private imports of scikit-learn, so that a new version of it needs changes in this file only."""
 
 from sklearn.base import _fit_context as fit_context
 from sklearn.utils import _safe_indexing as safe_indexing

@@ -1,4 +1,4 @@
-"""Settings that are not a model's: torch's flags belong to the process, its modes and its workers to a thread."""
+"""Global state of torch: its flags belong to the process, its modes and its worker threads to a thread."""
 
 import functools
 import os
@@ -11,18 +11,18 @@ import torch
 
 
 class _IEEEFloat32:
-    """Context in which float32 convolutions and products are computed as such, and not in TF32 or bfloat16.
+    """Context in which float32 convolutions and products are computed in float32, and not in TF32 or bfloat16.
 
-    The flags are the process's, not a thread's: they stay set until the last thread leaves, which gives back what was
-    found. A flag that somebody changes in between is set again for whoever enters next, and then it is the change that
-    is given back. "ieee" cannot be told from what is set here, so that a user's own change to it may be lost.
+    The flags belong to the process, not to a thread. They stay set until the last thread leaves the context, which
+    restores the earlier values. If a user changes a flag in between, the next thread that enters sets it again, and the
+    user's value is restored at the end. A change to "ieee" looks like the value set here, so it may be lost.
     """
 
     def __init__(self, *backends):
         self._backends, self._lock, self._depth, self._found = backends, threading.Lock(), 0, {}
         if hasattr(os, "register_at_fork"):
-            # of a fork's threads only the one that forked lives on: the child must not wait for another's lock, nor
-            # for another to give the flags back
+            # in the child of a fork only the thread that forked exists: it must not wait for another thread to release
+            # the lock or to restore the flags
             os.register_at_fork(
                 before=self._lock.acquire, after_in_parent=self._lock.release, after_in_child=self._after_fork
             )
@@ -33,8 +33,8 @@ class _IEEEFloat32:
             for backend in self._backends:
                 found = backend.fp32_precision
                 if found != "ieee":
-                    # "none" is what the setting above it says. Where that is what was found, it is what is given back,
-                    # so that later changes of the setting above are followed again.
+                    # "none" inherits the more general setting. If the flag inherited it before, "none" is restored, so
+                    # that it follows later changes of that setting again.
                     backend.fp32_precision = "none"
                     inherited = backend.fp32_precision == found
                     self._found[backend] = "none" if inherited else found
@@ -42,7 +42,7 @@ class _IEEEFloat32:
 
     def __exit__(self, *exception):
         with self._lock:
-            self._depth = max(0, self._depth - 1)  # less than 1 where its own network has forked
+            self._depth = max(0, self._depth - 1)  # it is 0 already if a fork happened inside the context
             if self._depth == 0:
                 self._give_back()
 
@@ -61,10 +61,10 @@ class _IEEEFloat32:
 ieee_float32 = {
     "cpu": _IEEEFloat32(torch.backends.mkldnn.conv, torch.backends.mkldnn.matmul),
     "cuda": _IEEEFloat32(torch.backends.cudnn.conv, torch.backends.cuda.matmul),
-    "mps": nullcontext(),  # it has no other float32
+    "mps": nullcontext(),  # it always computes in IEEE float32
 }
 
-_thread = threading.local()  # .forked: this thread has come through a fork, and the workers it had have not
+_thread = threading.local()  # .forked: True in the child of a fork, where the workers of this thread do not exist
 
 
 def _remember_fork():
@@ -76,16 +76,16 @@ if hasattr(os, "register_at_fork"):
 
 
 def _waits_for_lost_workers():
-    """Whether OpenMP, asked by this thread, might wait forever for workers that a fork has left behind."""
+    """Whether OpenMP could wait forever in this thread, for workers that do not exist after a fork."""
     return getattr(_thread, "forked", False) and torch.get_num_threads() > 1
 
 
 def fork_safe(function):
-    """A function of tensors that can be called in the child of a fork.
+    """Decorator: make a function of tensors safe to call in the child of a fork.
 
-    GNU OpenMP keeps workers for each thread that has computed with several, and PyTorch leaves it so. After a fork the
-    thread still counts on its workers, which are gone. A new thread gets workers of its own, as many, and so the same
-    results to the bit.
+    GNU OpenMP keeps worker threads for each thread that computed in parallel. After a fork these workers do not exist,
+    and the thread would wait for them. A new thread gets new workers, the same number, so the results are the same to
+    the bit.
     """
 
     @functools.wraps(function)
@@ -100,17 +100,17 @@ def fork_safe(function):
 
 @contextmanager
 def default_modes():
-    """Context, or decorator, in which tensors are made and trained as if the thread were in no mode of torch's.
+    """Context, or decorator, with the default modes of torch: gradients on, no autocast, no default device.
 
-    After a fork, where :func:`fork_safe` says why, training takes one thread: it calls what users wrote, and has to
-    hear of Ctrl-C, both of which belong into the thread that called.
+    After a fork, training uses one thread (:func:`fork_safe` gives the reason). It cannot run in a new thread: it calls
+    functions of the user and must receive Ctrl-C, and both belong to the calling thread.
     """
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         for device in ("cpu", "cuda"):
             stack.enter_context(torch.autocast(device, enabled=False))
-        if torch.get_default_device().type != "cpu":  # not always: the context delays each call
+        if torch.get_default_device().type != "cpu":  # only if needed: the context delays each call
             stack.enter_context(torch.device("cpu"))
         if _waits_for_lost_workers():
             stack.callback(torch.set_num_threads, torch.get_num_threads())
@@ -120,10 +120,10 @@ def default_modes():
 
 @contextmanager
 def noting_interrupts():
-    """Context that gives a list, to which the first Ctrl-C within adds itself. The second is a KeyboardInterrupt.
+    """Context that gives a list, to which the first Ctrl-C adds an item. The second raises KeyboardInterrupt.
 
-    Only in the main thread, the only one that hears of Ctrl-C, and where it means a KeyboardInterrupt: a handler of the
-    user's stays. What is found is given back.
+    This works in the main thread only, the one that receives Ctrl-C, and only if Python's default handler is set: a
+    handler of the user stays. The earlier handler is restored at the end.
     """
     noted, before = [], signal.getsignal(signal.SIGINT)
 

@@ -4,7 +4,7 @@ import sys
 import warnings
 from contextlib import contextmanager
 
-BETWEEN = {"skgcm", "sklearn", "skorch", "joblib"}  # packages whose lines say nothing to a user
+BETWEEN = {"skgcm", "sklearn", "skorch", "joblib"}  # packages whose lines do not help a user
 
 
 def warn(message, category=UserWarning):
