@@ -368,7 +368,7 @@ def test_files_that_are_not_the_weights_are_explained(tmp_path, whole, monkeypat
     with pytest.raises(ValueError, match=r"holds \['epoch', 'state_dict'\]\. Expected names and tensors"):
         load(path)
     torch.save(whole, path)
-    with pytest.raises(ValueError, match=r"has not the weights of encoder='test_efficientnet': .* are not in it"):
+    with pytest.raises(ValueError, match=r"has not the weights of encoder='test_efficientnet': .* are missing"):
         load(path, NAME)
     torch.save({**whole, "layer1.0.conv1.weight": torch.zeros(1, 2, 3, 3)}, path)
     with pytest.raises(ValueError, match=r"'layer1.0.conv1.weight' is \(1, 2, 3, 3\) and should be"):

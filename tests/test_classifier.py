@@ -338,7 +338,7 @@ def test_a_warning_points_to_the_line_that_called(clf, colour):
         lambda: clf.explain(wrong, any_size=True),
         lambda: ContributionDisplay.from_estimator(clf, wrong),
     ):
-        with pytest.warns(UserWarning, match="was X scaled otherwise") as caught:
+        with pytest.warns(UserWarning, match="Check whether X has the scale") as caught:
             call()
         assert {warning.filename for warning in caught} == {__file__}
 

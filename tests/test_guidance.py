@@ -181,7 +181,7 @@ def test_images_that_are_held_out_drop_their_masks(marked, monkeypatch):
 
 def test_masks_and_a_callable_augment_are_an_error(marked):
     X, y, masks = marked
-    with pytest.raises(ValueError, match="augment is a callable, which would move the images and not the masks"):
+    with pytest.raises(ValueError, match="augment is a callable, which would move the images without the masks"):
         GCMClassifier(**TINY, augment=lambda images: images).fit(X, y, masks=masks)
     with pytest.raises(ValueError, match=r"masks\[0\] > 0"):
         GCMClassifier(**TINY).fit(X, y, masks=masks * 1.0)
