@@ -231,7 +231,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     thread asks it.
 
     Of several processes that torchrun has started, each trains on its part of every batch, and all end with the same
-    weights. All are given the same X and y. `batch_size` counts the images of all.
+    weights. All are given the same X and y. `batch_size` counts the images of all. An `encoder` with other batch norm
+    than plain ``torch.nn.BatchNorm2d`` is a ValueError there, unless ``encoder_lr=0``.
 
     References
     ----------
