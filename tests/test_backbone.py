@@ -278,6 +278,25 @@ def test_the_same_seed_gives_the_same_fit_and_no_global_one_is_drawn_from(clf):
     assert not torch.equal(*(fit.net_.network.encoder.model.conv_stem.weight for fit in (clf, other)))
 
 
+class Dropping(Own):
+    def forward(self, x):
+        return [nn.functional.dropout2d(feature, 0.5, self.training) for feature in super().forward(x)]
+
+
+def test_dropout_of_the_encoder_draws_by_random_state_and_no_global_one_is_drawn_from():
+    X, y = draw()
+    torch.manual_seed(0)
+    module, scores = Dropping(), []
+    for seed, random_state in ((1, 0), (2, 0), (2, 1)):
+        torch.manual_seed(seed)
+        state = torch.get_rng_state()
+        clf = GCMClassifier(**{**TINY, "random_state": random_state}, encoder=lambda: module).fit(X, y)
+        assert torch.equal(torch.get_rng_state(), state)
+        scores.append(clf.decision_function(X))
+    np.testing.assert_array_equal(scores[0], scores[1])
+    assert not np.array_equal(scores[1], scores[2])
+
+
 def test_a_grid_search_over_encoders():
     X, y = draw()
     grid = GridSearchCV(GCMClassifier(**ENCODER, encoder_width=2), {"encoder": ["gcm", NAME]}, cv=2).fit(X, y)
