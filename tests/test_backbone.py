@@ -70,6 +70,25 @@ def test_features_are_those_of_timm_on_what_it_was_trained_on(name):
     assert network.stride == 32
 
 
+class OneSize(Own):
+    def forward(self, x):
+        if x.shape[2:] != (64, 64):
+            raise AssertionError(f"Input height ({x.shape[2]}) doesn't match model (64).")  # as timm's do
+        return super().forward(x)
+
+
+def test_an_encoder_of_one_size_explains_what_frames_and_mosaics_need():
+    X, y = draw(16, (64, 64, 3))
+    message = r"does not take images of {0} x {0} pixels: Input height \({0}\).*convolutional.*mosaic=0"
+    params = {**TINY, "max_epochs": 1, "encoder": OneSize}
+    with pytest.raises(ValueError, match=message.format(128)):
+        GCMClassifier(**params, mosaic=0.5).fit(X, y)
+    clf = GCMClassifier(**params, mosaic=0).fit(X, y)
+    assert clf.predict(X).shape == (16,)
+    with pytest.raises(ValueError, match=message.format(80)):
+        clf.predict(np.zeros((1, 80, 80, 3), np.uint8) + 99, any_size=True)
+
+
 @pytest.mark.parametrize(("channels", "means"), [(1, [0.449]), (2, [0.485, 0.456]), (4, [0.485, 0.456, 0.406, 0.485])])
 def test_other_channels_than_three_have_statistics_and_a_first_layer(channels, means):
     network = GCM(2, channels, encoder=NAME, decoder_width=1)
