@@ -58,7 +58,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         What the weights of timm's model are at first. "pretrained": those that timm downloads; whether their licence
         suits you is yours to check. None: random ones. A path: a file of the model's weights, .safetensors or .pth, as
         ``torch.save(model.state_dict(), path)`` writes it; nothing in it is executed. A callable's module keeps the
-        weights it comes with, unless a path is given. Not with ``encoder="gcm"``.
+        weights it comes with, unless a path is given. With ``encoder="gcm"`` a path is a ValueError.
     encoder_lr : float, default=0.1
         What `lr` is multiplied with for the parameters of another encoder than "gcm". 0: it is not trained, nor are the
         statistics of its batch norm.

@@ -3,6 +3,7 @@
 import copy
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -252,9 +253,15 @@ def test_it_means_nothing_for_gcm_s_own_encoder():
     params = {**TINY, "encoder_width": 2}
     one, other = (
         GCMClassifier(**params, encoder_lr=rate, encoder_weights=weights).fit(*draw()).decision_function(draw()[0])
-        for rate, weights in ((0, None), (0.1, "nowhere.pth"))
+        for rate, weights in ((0, None), (0.1, "pretrained"))
     )
     np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_file_of_weights_without_the_encoder_s_name_is_refused(kind):
+    with pytest.raises(ValueError, match=r"encoder_weights='own\.pth' with encoder='gcm'.*Set encoder to the name"):
+        GCMClassifier(**TINY, encoder_weights=kind("own.pth")).fit(*draw())
 
 
 # ---- options ---------------------------------------------------------------------------------------------------------
