@@ -1067,7 +1067,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         The momentum of the optimizer is not stored: :meth:`partial_fit` after :meth:`load` starts with none, as the
         first one did. `fit` with ``warm_start=True`` always does, and gives the same weights as without the file. Of
         ``history_`` numbers and text are stored, epoch by epoch. The parameter `checkpoint` is not: a file must not
-        choose what a fit writes to.
+        choose what a fit writes to. Nor must it choose what a fit reads: a path in `encoder_weights` is stored as None.
+        The stored weights are those of the whole fitted network; set `encoder_weights` again for a new `fit`.
 
         Examples
         --------

@@ -472,12 +472,22 @@ def test_loading_neither_downloads_nor_reads_weights_and_training_goes_on(monkey
     monkeypatch.setattr(backbone, "load_weights", never)
     loaded = GCMClassifier.load(tmp_path / "model.gcm")
     np.testing.assert_array_equal(loaded.decision_function(X), clf.decision_function(X))
-    assert loaded.encoder_weights == str(clf.encoder_weights)
+    assert loaded.encoder_weights is None
     loaded.partial_fit(X, y)
     loaded.set_params(warm_start=True).fit(X, y)
     monkeypatch.undo()
     with pytest.raises(FileNotFoundError, match=r"weights\.pth"):
-        loaded.set_params(warm_start=False).fit(X, y)
+        loaded.set_params(warm_start=False, encoder_weights=clf.encoder_weights).fit(X, y)
+
+
+def test_a_file_that_names_a_file_of_weights_is_refused(clf, tmp_path):
+    from test_model_files import edit
+
+    path = tmp_path / "model.gcm"
+    clf.save(path)
+    edit(path, lambda metadata: metadata["params"].update(encoder_weights="/somewhere/weights.pth"))
+    with pytest.raises(ModelFileError, match="encoder_weights name a file"):
+        GCMClassifier.load(path)
 
 
 def test_a_callable_is_not_stored_and_the_error_says_what_to_do(tmp_path):
