@@ -58,7 +58,7 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         Initial weights of timm's model. "pretrained": those that timm downloads; check that their licence suits you.
         None: random ones. A path: a file of the model's weights, .safetensors or .pth, as
         ``torch.save(model.state_dict(), path)`` writes it; nothing in it is executed. A callable's module keeps the
-        weights it comes with, unless a path is given. Not with ``encoder="gcm"``.
+        weights it comes with, unless a path is given. With ``encoder="gcm"`` a path is a ValueError.
     encoder_lr : float, default=0.1
         Factor of `lr` for the parameters of another encoder than "gcm". 0: the encoder is frozen, including the
         statistics of its batch norm.
@@ -232,7 +232,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
     devices. In the child of a fork, training uses one thread. Do not fit an estimator while another thread uses it.
 
     If torchrun has started several processes, each trains on its part of every batch, and all end with the same
-    weights. Pass the same X and y to all. `batch_size` counts the images of all processes together.
+    weights. Pass the same X and y to all. `batch_size` counts the images of all processes together. An `encoder` with
+    other batch norm than plain ``torch.nn.BatchNorm2d`` is a ValueError there, unless ``encoder_lr=0``.
 
     References
     ----------
@@ -1066,7 +1067,9 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         The momentum of the optimizer is not stored: :meth:`partial_fit` after :meth:`load` starts with none, as the
         first one did. `fit` with ``warm_start=True`` always starts with none, so it gives the same weights as without
         the file. The numbers and text of ``history_`` are stored, epoch by epoch. The parameter `checkpoint` is not
-        stored: a file must not choose where a fit writes.
+        stored: a file must not choose where a fit writes. A path in `encoder_weights` is stored as None: a file must
+        not choose what a fit reads. The stored weights are those of the whole network; set `encoder_weights` again for
+        a new `fit`.
 
         Examples
         --------

@@ -12,6 +12,7 @@ import difflib
 import json
 import math
 import os
+import stat
 import sys
 import warnings
 from pathlib import Path
@@ -258,7 +259,9 @@ def _files(images):
         if path.is_dir():
             yield from (path.joinpath(*names) for names in _listing.find_images(path))
         else:
-            os.stat(path)  # a misspelt name is an error, not a broken image
+            # a misspelt name is an error, not a broken image; and reading a named pipe may never end
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                raise ValueError(f"{str(path)!r} is not a regular file. Pass image files, or folders of them.")
             yield path
 
 

@@ -3,6 +3,7 @@
 import copy
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -68,6 +69,25 @@ def test_features_are_those_of_timm_on_what_it_was_trained_on(name):
     assert [x.shape[1] for x in found] == network.encoder.widths
     assert [side // x.shape[2] for x in found] == network.encoder.strides
     assert network.stride == 32
+
+
+class OneSize(Own):
+    def forward(self, x):
+        if x.shape[2:] != (64, 64):
+            raise AssertionError(f"Input height ({x.shape[2]}) doesn't match model (64).")  # as timm's do
+        return super().forward(x)
+
+
+def test_an_encoder_of_one_size_explains_what_frames_and_mosaics_need():
+    X, y = draw(16, (64, 64, 3))
+    message = r"does not take images of {0} x {0} pixels: Input height \({0}\).*convolutional.*mosaic=0"
+    params = {**TINY, "max_epochs": 1, "encoder": OneSize}
+    with pytest.raises(ValueError, match=message.format(128)):
+        GCMClassifier(**params, mosaic=0.5).fit(X, y)
+    clf = GCMClassifier(**params, mosaic=0).fit(X, y)
+    assert clf.predict(X).shape == (16,)
+    with pytest.raises(ValueError, match=message.format(80)):
+        clf.predict(np.zeros((1, 80, 80, 3), np.uint8) + 99, any_size=True)
 
 
 @pytest.mark.parametrize(("channels", "means"), [(1, [0.449]), (2, [0.485, 0.456]), (4, [0.485, 0.456, 0.406, 0.485])])
@@ -233,9 +253,15 @@ def test_encoder_lr_has_no_effect_on_gcm_s_own_encoder():
     params = {**TINY, "encoder_width": 2}
     one, other = (
         GCMClassifier(**params, encoder_lr=rate, encoder_weights=weights).fit(*draw()).decision_function(draw()[0])
-        for rate, weights in ((0, None), (0.1, "nowhere.pth"))
+        for rate, weights in ((0, None), (0.1, "pretrained"))
     )
     np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_file_of_weights_without_the_encoder_s_name_is_refused(kind):
+    with pytest.raises(ValueError, match=r"encoder_weights='own\.pth' with encoder='gcm'.*Set encoder to the name"):
+        GCMClassifier(**TINY, encoder_weights=kind("own.pth")).fit(*draw())
 
 
 # ---- options ---------------------------------------------------------------------------------------------------------
@@ -276,6 +302,25 @@ def test_the_same_seed_gives_the_same_fit_and_no_global_one_is_drawn_from(clf):
     np.testing.assert_array_equal(again.decision_function(X), clf.decision_function(X))
     other = GCMClassifier(**{**ENCODER, "random_state": 1}).fit(X, y)
     assert not torch.equal(*(fit.net_.network.encoder.model.conv_stem.weight for fit in (clf, other)))
+
+
+class Dropping(Own):
+    def forward(self, x):
+        return [nn.functional.dropout2d(feature, 0.5, self.training) for feature in super().forward(x)]
+
+
+def test_dropout_of_the_encoder_draws_by_random_state_and_no_global_one_is_drawn_from():
+    X, y = draw()
+    torch.manual_seed(0)
+    module, scores = Dropping(), []
+    for seed, random_state in ((1, 0), (2, 0), (2, 1)):
+        torch.manual_seed(seed)
+        state = torch.get_rng_state()
+        clf = GCMClassifier(**{**TINY, "random_state": random_state}, encoder=lambda: module).fit(X, y)
+        assert torch.equal(torch.get_rng_state(), state)
+        scores.append(clf.decision_function(X))
+    np.testing.assert_array_equal(scores[0], scores[1])
+    assert not np.array_equal(scores[1], scores[2])
 
 
 def test_a_grid_search_over_encoders():
@@ -427,12 +472,22 @@ def test_loading_neither_downloads_nor_reads_weights_and_training_continues(monk
     monkeypatch.setattr(backbone, "load_weights", never)
     loaded = GCMClassifier.load(tmp_path / "model.gcm")
     np.testing.assert_array_equal(loaded.decision_function(X), clf.decision_function(X))
-    assert loaded.encoder_weights == str(clf.encoder_weights)
+    assert loaded.encoder_weights is None
     loaded.partial_fit(X, y)
     loaded.set_params(warm_start=True).fit(X, y)
     monkeypatch.undo()
     with pytest.raises(FileNotFoundError, match=r"weights\.pth"):
-        loaded.set_params(warm_start=False).fit(X, y)
+        loaded.set_params(warm_start=False, encoder_weights=clf.encoder_weights).fit(X, y)
+
+
+def test_a_file_that_names_a_file_of_weights_is_refused(clf, tmp_path):
+    from test_model_files import edit
+
+    path = tmp_path / "model.gcm"
+    clf.save(path)
+    edit(path, lambda metadata: metadata["params"].update(encoder_weights="/somewhere/weights.pth"))
+    with pytest.raises(ModelFileError, match="encoder_weights name a file"):
+        GCMClassifier.load(path)
 
 
 def test_a_callable_is_not_stored_and_the_error_says_what_to_do(tmp_path):

@@ -218,6 +218,14 @@ def test_only_broken_images_are_an_empty_table(run, tmp_path):
     assert "1 of 1 images could not be read" in err
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+def test_a_named_pipe_is_refused(run, tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    code, out, err = run("predict", "parts.gcm", str(tmp_path / "pipe.png"))
+    assert (code, out) == (1, "")
+    assert "pipe.png' is no regular file" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from skorch.dataset import Dataset
 
 from skgcm import GCMClassifier
+from skgcm.network.backbone import Backbone
 from skgcm.training import distributed
 from skgcm.training.batches import Batches
 
@@ -62,6 +64,18 @@ others |= {"early_stopping": True, "n_iter_no_change": 1, "validation_fraction":
 clf = GCMClassifier(**PARAMS | others).fit(X, y)
 keep(clf, "options")
 assert clf.predict(X).shape == y.shape
+
+class Own(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm = torch.nn.Conv2d(1, 4, 3, 2, 1), torch.nn.BatchNorm2d(4)
+        self.unused, self.dropout = torch.nn.Linear(2, 2), torch.nn.Dropout2d()
+
+    def forward(self, x):
+        return [self.dropout(self.norm(self.first(x)).relu())]
+
+torch.manual_seed(0)
+keep(GCMClassifier(**PARAMS, encoder=Own).fit(X, y), "encoder")
 
 whole = GCMNet._record
 def record(net, losses):
@@ -118,7 +132,7 @@ def fitted(tmp_path_factory):
     return {(path.stem[:-2], int(path.stem[-1])): dict(np.load(path)) for path in folder.glob("*-[01].npz")}
 
 
-@pytest.mark.parametrize("fit", ["arrays", "paths", "options", "resumed", "partial"])
+@pytest.mark.parametrize("fit", ["arrays", "paths", "options", "encoder", "resumed", "partial"])
 def test_all_processes_end_with_identical_weights_and_losses(fitted, fit):
     one, two = fitted[fit, 0], fitted[fit, 1]
     assert one.keys() == two.keys()
@@ -190,6 +204,19 @@ def test_torchrun_is_known_by_its_environment_but_not_in_children(monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setenv("WORLD_SIZE", "1")
     assert distributed.size() == 1
+
+
+def test_batch_norm_that_processes_cannot_share_is_refused_unless_it_is_frozen(monkeypatch):
+    monkeypatch.setattr(distributed, "is_launched", lambda: True)
+    model = timm.create_model("test_efficientnet", features_only=True)
+    encoder = Backbone(model, [1], [1], [0.0], [1.0])
+    with pytest.raises(ValueError, match=r"has BatchNormAct2d, which.*encoder_lr=0.*one process"):
+        distributed.parallel(encoder).__enter__()
+    encoder.freeze()
+    assert distributed._trained_norms(encoder) == []
+    for option in ({"affine": False}, {"momentum": None}, {"track_running_stats": False}):
+        with pytest.raises(ValueError, match="has batch norm without affine, momentum or running statistics"):
+            distributed.parallel(torch.nn.BatchNorm2d(2, **option)).__enter__()
 
 
 @pytest.mark.parametrize("n", [16, 17, 18, 19, 23])

@@ -1,9 +1,12 @@
 """Reports of a classifier: evidence in masks, and what a decision leans on, on images whose truth is known."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin
 
+from skgcm import GCMClassifier
 from skgcm.explanation import Explanation
 from skgcm.metrics import check_evidence, evidence_report
 
@@ -15,7 +18,8 @@ class Marked(ClassifierMixin, BaseEstimator):
     """
 
     classes_ = np.array(["dull", "marked"])
-    channels_first, checkpoint, value_range_ = False, None, (0, 1)
+    checkpoint, value_range_ = None, (0, 1)
+    net_ = SimpleNamespace(image_format=SimpleNamespace(channels_first=False))
 
     def __init__(self, reads="spot", checkpoint=None):
         self.reads, self.checkpoint = reads, checkpoint
@@ -177,3 +181,20 @@ def test_a_report_without_findings_states_this():
     check = check_evidence(Marked("first"), X[::2], y[::2])
     nothing = "The evidence of no class lies mainly in fixed places or depends on a tenth of the pixels."
     assert check.findings == [nothing]
+
+
+@pytest.mark.parametrize("channels_first", [False, True])
+def test_a_data_frame_keeps_its_names_and_the_order_of_its_numbers(channels_first):
+    pandas = pytest.importorskip("pandas")
+    rng, y = np.random.default_rng(0), np.arange(12) % 2
+    X = rng.integers(50, 200, (12, 2, 6, 5) if channels_first else (12, 6, 5, 2)).astype(np.float32)
+    X[y == 1] += 50
+    frame = pandas.DataFrame(X.reshape(12, -1)).rename(columns="p{}".format)
+    params = {"encoder_width": 2, "decoder_width": 2, "max_epochs": 2, "device": "cpu", "random_state": 0}
+    params |= {"image_shape": (6, 5, 2), "channels_first": channels_first, "value_range": (0, 255)}
+    clf, on_arrays = GCMClassifier(**params).fit(frame, y), GCMClassifier(**params).fit(X, y)
+    expected = check_evidence(on_arrays, X, y)
+    on_arrays.set_params(channels_first=not channels_first)  # since the fit: it does not count
+    for found in (check_evidence(clf, frame, y), check_evidence(on_arrays, X, y)):
+        np.testing.assert_array_equal(found.accuracy_without, expected.accuracy_without)
+        np.testing.assert_array_equal(found.fixed_map, expected.fixed_map)

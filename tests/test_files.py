@@ -170,6 +170,13 @@ def test_frames_of_any_size_come_from_files_of_one_size(on_paths, tmp_path):
         on_paths.predict(paths, any_size=True)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+def test_a_named_pipe_is_refused_before_it_is_opened_for_its_size(on_paths, tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ValueError, match=r"pipe\.png' is no regular file"):
+        on_paths.predict([tmp_path / "pipe.png"], any_size=True)
+
+
 def test_the_same_file_may_come_several_times(three):
     rows = ImageFiles([three[0], three[1], three[0]], (4, 6, 1))[:]
     assert rows[:, 0].tolist() == [50, 100, 50]

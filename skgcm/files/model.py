@@ -3,7 +3,6 @@
 import inspect
 import json
 import math
-import os
 import reprlib
 
 import numpy as np
@@ -131,6 +130,8 @@ def _restore(cls, metadata, specs, device):
     params, network = _decoded_params(cls, metadata["params"]), metadata["network"]
     if not isinstance(network, dict) or network.keys() != set(build.NETWORK_PARAMS):
         raise ValueError(f"its network has other parameters than {sorted(build.NETWORK_PARAMS)}.")
+    if params.get("encoder_weights") not in (None, "pretrained"):
+        raise ValueError("its encoder_weights name a file, which a fit would read. Expected 'pretrained' or None.")
     if device is not None:
         params["device"] = device
     classifier, built = cls(**params), cls(**{**params, **network})
@@ -218,8 +219,8 @@ def _encoded_param(classifier, name, value):
     encode = _encode_net_params if name == "net_params" else json_values.encode
     if name == "encoder":
         remedy = REMEDIES[name]
-    elif isinstance(value, os.PathLike):
-        value = os.fspath(value)
+    elif name == "encoder_weights" and value != "pretrained":
+        value = None  # a model file names no file that a fit would read
     return _encoded(name, value, encode, remedy)
 
 

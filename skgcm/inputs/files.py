@@ -76,6 +76,7 @@ class ImageFiles:
 
     def in_own_size(self):
         """The same files in the size of the first, which all must have. Nothing is resized."""
+        _stamp(self.names[0])  # refuses a named pipe, whose reading may never end
         pixels = self._open(0, lambda image: pillow.read(image, self._mode))
         files = ImageFiles(self.names, pixels.shape, self.channels_first)
         files.resized = False

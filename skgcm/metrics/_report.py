@@ -265,7 +265,10 @@ def _without_most_important(clf, X, maps):
     np.put_along_axis(flat, lost, flat.mean(axis=1, keepdims=True), axis=1)
     low, high = clf.value_range_
     images = low + flat.reshape(images.shape) * (high - low)
-    return np.moveaxis(images, 3, 1) if clf.channels_first else images
+    images = np.moveaxis(images, 3, 1) if clf.net_.image_format.channels_first else images
+    if hasattr(X, "columns") and hasattr(clf, "feature_names_in_"):  # a data frame, of pandas or polars
+        return type(X)(dict(zip(clf.feature_names_in_, images.reshape(len(images), -1).T, strict=True)))
+    return images
 
 
 def _group_findings(random, grouped, n):

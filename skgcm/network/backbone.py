@@ -66,18 +66,21 @@ class Backbone(nn.Module):
         size = images.shape[2:]
         missing = [max(0, self.strides[-1] - side) for side in size]
         if not any(missing):
-            return [images, *self._features(images)]
+            return [images, *self._features(images, size)]
         padded = F.pad(images, (0, missing[1], 0, missing[0]), mode="replicate")
         features = [images]
-        for feature in self._features(padded):
+        for feature in self._features(padded, size):
             rows, columns = (
                 -(-side * n // whole) for side, n, whole in zip(size, feature.shape[2:], padded.shape[2:], strict=True)
             )
             features.append(feature[:, :, :rows, :columns])
         return features
 
-    def _features(self, images):
-        features = self.model(images)
+    def _features(self, images, size):
+        try:
+            features = self.model(images)
+        except AssertionError as error:  # timm's, of models that take images of one size
+            raise _wrong_size(size, error) from error
         return [feature.permute(0, 3, 1, 2) for feature in features] if self.channels_last else features
 
     @torch.no_grad()
@@ -87,11 +90,8 @@ class Backbone(nn.Module):
         self.eval()
         try:
             self(self.mean.new_zeros(1, self.widths[0], *size))
-        except (AssertionError, RuntimeError) as error:
-            raise ValueError(
-                f"The encoder does not take images of {size[0]} x {size[1]} pixels: {error} Use a convolutional model, "
-                "which takes any size, or images of another size."
-            ) from error
+        except RuntimeError as error:
+            raise _wrong_size(size, error) from error
         self.train(training)
 
     def freeze(self):
@@ -110,6 +110,14 @@ class Backbone(nn.Module):
         """
         memo = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in self.parameters()}
         return copy.deepcopy(self, memo)
+
+
+def _wrong_size(size, error):
+    return ValueError(
+        f"The encoder does not take images of {size[0]} x {size[1]} pixels: {str(error).rstrip('.')}. Use a "
+        "convolutional model, which takes any size. Or use images of the size that the encoder takes, the same in "
+        "fit, predict and explain, and mosaic=0: a mosaic has twice the rows and columns of an image."
+    )
 
 
 class BackboneDecoder(Decoder):

@@ -188,6 +188,12 @@ def build_net(params, image_format, n_classes, weights, n_images=None, hold_out=
     """
     # NumPy's narrow integers would overflow
     params = {k: int(v) if isinstance(v, Integral) and not isinstance(v, bool) else v for k, v in params.items()}
+    if has_own_encoder(params) and params["encoder_weights"] not in (None, "pretrained"):
+        raise ValueError(
+            f"encoder_weights={str(params['encoder_weights'])!r} with encoder='gcm', which takes no weights of a file. "
+            "Set encoder to the name of the model that the weights are of, as in encoder='resnet18.a1_in1k', or leave "
+            "encoder_weights at its default."
+        )
     device, seed = resolve_device(params["device"]), distributed.from_first(draw_seed(params["random_state"]))
     optimizer, optimizer_params = resolve_optimizer(params), {}
     if optimizer in OPTIMIZERS:

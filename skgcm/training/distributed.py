@@ -17,6 +17,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from skgcm.network.backbone import Backbone
+
 
 def is_launched():
     """Whether torchrun has started this process as one of several. False in its children, for example joblib's."""
@@ -108,22 +110,43 @@ def check_batch_size(batch_size, n):
 
 @contextmanager
 def parallel(module):
-    """Context that gives the module to call in a training step; its gradients are means over the processes."""
+    """Context that gives the module to call in a training step; its gradients are means over the processes.
+
+    Raises ValueError, in all processes, for a batch norm whose statistics cannot be those of the whole batch.
+    """
     if not is_launched():
         yield module
         return
+    norms, foreign = _trained_norms(module), any(isinstance(part, Backbone) for part in module.modules())
     _join()
-    norms = [part for part in module.modules() if type(part) is nn.BatchNorm2d]
     try:
         for norm in norms:
-            norm.__class__ = _CommonBatchNorm if norm.weight.device.type == "cpu" else _CommonBatchNormOnGPU
+            norm.__class__ = _CommonBatchNorm if norm.running_mean.device.type == "cpu" else _CommonBatchNormOnGPU
         with warnings.catch_warnings():
             # gradients of 1x1 kernels, channels last: the strides differ in number and not in meaning
             warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
-            yield nn.parallel.DistributedDataParallel(module)
+            # an encoder that other people made may have parameters that its features do not depend on
+            yield nn.parallel.DistributedDataParallel(module, find_unused_parameters=foreign)
     finally:
         for norm in norms:
             norm.__class__ = nn.BatchNorm2d
+
+
+def _trained_norms(module):
+    """The batch norms that are trained, plain ones. Raises ValueError where there are others."""
+    frozen = {part for own in module.modules() if isinstance(own, Backbone) and own.frozen for part in own.modules()}
+    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    norms = [norm for norm in norms if norm not in frozen]
+    others = sorted({type(norm).__name__ for norm in norms if type(norm) is not nn.BatchNorm2d})
+    if any(norm.weight is None or norm.momentum is None or norm.running_mean is None for norm in norms):
+        others.append("batch norm without affine, momentum or running statistics")
+    if others:
+        raise ValueError(
+            f"The encoder has {', '.join(others)}, which cannot be trained by several processes. Expected "
+            "torch.nn.BatchNorm2d itself, with affine, momentum and running statistics. Set encoder_lr=0, train in one "
+            "process, or use an encoder with plain BatchNorm2d, like 'resnet18.a1_in1k'."
+        )
+    return norms
 
 
 class _Sum(torch.autograd.Function):

@@ -4,7 +4,7 @@ import copy
 import math
 import re
 import sys
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -307,7 +307,8 @@ class GCMNet(NeuralNetClassifier):
                 self.shuffling_.manual_seed(int(states[0]))
                 self.augmenting_.manual_seed(int(states[1 + number]))  # each of several processes has its own
                 plan = self._plan(peaks, epoch, epochs, steps)
-                losses = {"train_loss": self._train_epoch(batches, scheduled, plan, progress)}
+                with self._own_randomness(int(states[1 + number])):
+                    losses = {"train_loss": self._train_epoch(batches, scheduled, plan, progress)}
                 if held_out is not None:
                     losses["valid_loss"] = self._validate(held_out)
                 self._record(losses)
@@ -321,6 +322,23 @@ class GCMNet(NeuralNetClassifier):
         for group, peak in zip(scheduled, peaks, strict=True):
             group["lr"] = peak
         return self
+
+    @contextmanager
+    def _own_randomness(self, seed):
+        """Context in which an encoder's dropout draws by a seed, and PyTorch's global generators stay as they were.
+
+        GCM's own network draws nothing.
+        """
+        if not self._has_backbone(self.network):
+            yield
+            return
+        device = self.augmenting_.device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would change those of all GPUs
+            if device.type == "cuda":
+                with torch.cuda.device(device):
+                    torch.cuda.manual_seed(seed)
+            yield
 
     def _stopped(self, datasets):
         """Notify the callbacks that an epoch has ended; return whether one of them ends training."""
