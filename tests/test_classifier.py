@@ -855,5 +855,5 @@ with sklearn.config_context(array_api_dispatch=True):
 def test_tensors_under_array_api_dispatch():
     environment = {**os.environ, "SCIPY_ARRAY_API": "1"}
     subprocess.run(
-        [sys.executable, "-W", "error", "-W", "ignore:After 1 epochs", "-c", ARRAY_API], env=environment, check=True
+        [sys.executable, "-W", "error", "-W", "ignore:After 1 epoch", "-c", ARRAY_API], env=environment, check=True
     )
