@@ -26,7 +26,7 @@ print(f"accuracy on {len(X_test)} held-out images: {clf.score(X_test, y_test):.4
 #
 # Each row of the picture has one image and its three classes of highest score. Red pixels raise the score of the class
 # above them, blue pixels lower it, and white pixels do not change it. The mean of the red and blue values over all
-# pixels is the score below them. The predicted class is bold. The true class has a red frame.
+# pixels is the score below them. The predicted class is bold. The true class has a frame.
 first = [list(y_test).index(digit) for digit in (0, 3, 6, 8)]
 display = ContributionDisplay.from_estimator(clf, X_test[first], y_test[first], classes="top-3")
 

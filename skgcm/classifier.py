@@ -1004,7 +1004,13 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
 
     def _explain(self, X_flat, chosen, image_format):
         found = inference.evidence(self.net_.network, image_format, X_flat, chosen)
-        return Explanation(**{**found, "classes": self.classes_[found["classes"]]})
+        explanation = Explanation(**{**found, "classes": self.classes_[found["classes"]]})
+        # among classes that the user names, the predicted one may be missing
+        every = np.arange(len(self.classes_))
+        if not isinstance(chosen, np.ndarray) or all(np.isin(every, row).all() for row in chosen):
+            highest = found["scores"].argmax(axis=1)
+            explanation._predicted = explanation.classes[np.arange(len(highest)), highest]
+        return explanation
 
     def _as_array(self, X, first=False):
         if first:

@@ -340,7 +340,9 @@ def _predict(args):
                 table.writerow(row)
         out.flush()
     if strange:
-        _say(f"{strange} of {len(reader.files)} images are unlike the training images: typicality below {STRANGE:g}")
+        images = f"{len(reader.files)} {'image' if len(reader.files) == 1 else 'images'}"
+        are = "is" if strange == 1 else "are"
+        _say(f"{strange} of {images} {are} unlike the training images: typicality below {STRANGE:g}")
     return reader.end()
 
 

@@ -130,6 +130,9 @@ class Explanation:
         self.cwm, self.cwm_mean = _maps(cwm, cwm_mean)
         self.cwm_dark, self.cwm_dark_mean = _maps(cwm_dark, cwm_dark_mean)
         self.against = against
+        self._predicted = (
+            None  # labels (n,) of the highest of all N scores, if the classifier knows that they are shown
+        )
         names = ("cwm", "cwm_mean", "cwm_dark", "cwm_dark_mean")
         maps = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         _check_shapes(self.images, self.scores, self.classes, maps)
@@ -374,7 +377,9 @@ class Explanation:
                 )
         maps = (self.cwm_mean, self.cwm_dark, self.cwm_dark_mean)
         arrays = (self.images, self.cwm, self.scores, self.classes, *maps)
-        return type(self)(*(None if array is None else array[index] for array in arrays), against=self.against)
+        selected = type(self)(*(None if array is None else array[index] for array in arrays), against=self.against)
+        selected._predicted = None if self._predicted is None else self._predicted[index]
+        return selected
 
     def __repr__(self):
         n, k = self.classes.shape
@@ -389,7 +394,8 @@ class Explanation:
         Parameters
         ----------
         y : array-like of shape (n,) or (n, 1), optional
-            True labels. The true class is framed in red and named under the image.
+            True labels. The true class is framed, and named under the image. If the predicted class is among those
+            shown and is another, the text under the image says WRONG, in orange.
         kind : {"contribution", "spotlight"}, default="contribution"
             What a map shows; see :meth:`skgcm.ContributionDisplay.plot`.
         ax : matplotlib Axes, optional

@@ -116,10 +116,12 @@ def warn_if_strange(usual):
         found, limit = unusual, UNUSUAL
     else:
         return
+    one = found == 1
     warn(
-        f"{found} of {n} images are unlike the training images: their typicality is below {limit:g}. Do not trust the "
-        "answers for them. clf.typicality(X) finds them. Compare their kind, exposure and sharpness with those of the "
-        "training images."
+        f"{found} of {n} {'image' if n == 1 else 'images'} {'is' if one else 'are'} unlike the training images: "
+        f"{'its' if one else 'their'} typicality is below {limit:g}. Do not trust the "
+        f"{'answer for it' if one else 'answers for them'}. clf.typicality(X) finds {'it' if one else 'them'}. Compare "
+        f"{'its' if one else 'their'} kind, exposure and sharpness with those of the training images."
     )
 
 

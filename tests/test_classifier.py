@@ -98,7 +98,7 @@ def test_explain_shows_the_classes_asked_for(clf, colour):
     np.testing.assert_array_equal(clf.explain(X).classes[:, 0], clf.predict(X))
 
 
-@pytest.mark.filterwarnings("ignore:1 of 1 images are unlike the training images")  # grey, and those had colours
+@pytest.mark.filterwarnings("ignore:1 of 1 image is unlike the training images")  # grey, and those had colours
 def test_pillow_images_one_or_many_are_images(colour):
     X, y = colour
     pictures = [Image.fromarray(pixels) for pixels in X]
@@ -855,5 +855,5 @@ with sklearn.config_context(array_api_dispatch=True):
 def test_tensors_under_array_api_dispatch():
     environment = {**os.environ, "SCIPY_ARRAY_API": "1"}
     subprocess.run(
-        [sys.executable, "-W", "error", "-W", "ignore:After 1 epochs", "-c", ARRAY_API], env=environment, check=True
+        [sys.executable, "-W", "error", "-W", "ignore:After 1 epoch", "-c", ARRAY_API], env=environment, check=True
     )

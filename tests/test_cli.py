@@ -208,7 +208,7 @@ def test_the_number_of_strange_images_is_reported(run, monkeypatch):
     code, out, err = run("predict", "parts.gcm", "new")
     assert code == 0
     assert [row["typicality"] for row in csv.DictReader(out.splitlines())][:2] == ["0.0001", "0.5"]
-    assert err == "skgcm: 1 of 7 images are unlike the training images: typicality below 0.001\n"
+    assert err == "skgcm: 1 of 7 images is unlike the training images: typicality below 0.001\n"
 
 
 def test_only_broken_images_are_an_empty_table(run, tmp_path):

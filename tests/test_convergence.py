@@ -44,7 +44,7 @@ def test_random_scores_are_near_chance_and_the_message_has_the_numbers():
     message = str(warning.message)
     shares = np.array([0.4, 0.3, 0.2, 0.1])
     assert message.startswith(
-        "After 7 epochs the classifier has hardly learned its training images. Of 100 of them its"
+        "After 7 epochs the classifier has hardly learned its training images. On 100 of these images its"
     )
     assert "accuracy is 0.40, and 0.40 for always naming one class" in message
     assert f"loss is {np.log(4):.2f}, and {-(shares @ np.log(shares)):.2f} for the class frequencies" in message
@@ -72,6 +72,7 @@ def test_a_low_loss_or_a_high_accuracy_is_enough():
 def test_large_scores_do_not_overflow():
     y = np.arange(8) % 4
     (warning,) = heard(1e30 * scores_of(y, 0.0), y, None, 1)
+    assert str(warning.message).startswith("After 1 epoch the")
     assert "inf" not in str(warning.message)
 
 
@@ -83,7 +84,7 @@ def test_class_weights_count_as_in_the_loss():
     y, weights = np.repeat([0, 1], [90, 10]), np.array([1, 9], np.float32)
     always_first = np.tile(np.float32([2, 0]), (100, 1))
     (warning,) = heard(always_first, y, weights, 3)
-    assert "Of 100 of them, with class_weight, its accuracy is 0.50, and 0.50 for" in str(warning.message)
+    assert "On 100 of these images, with class_weight, its accuracy is 0.50, and 0.50 for" in str(warning.message)
     balanced_and_right = (4 * np.eye(2)[y]).astype(np.float32)
     assert heard(balanced_and_right, y, weights, 3) == []
     assert heard(always_first, y, np.array([1, 0], np.float32), 3) == []  # only one class counts

@@ -1,13 +1,15 @@
 import functools
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
+from skgcm import GCMClassifier
 from skgcm.explanation import Explanation
-from skgcm.plotting.display import ContributionDisplay, grey_colormap, signed_colormap
+from skgcm.plotting.display import WRONG_COLOUR, ContributionDisplay, grey_colormap, signed_colormap
 from skgcm.plotting.layout import Layout, fit_text, text_width
 
 matplotlib = pytest.importorskip("matplotlib")
@@ -166,6 +168,46 @@ def test_scores_as_text(score, text):
 def test_small_scores_keep_three_digits():
     evidence = Explanation(np.ones((1, 2, 2, 1)), np.ones((1, 1, 2, 2)), [[0.00123]], [["cat"]])
     assert evidence.plot().axes_[0, 1, 0].get_xlabel() == "score 0.00123"
+
+
+def test_scores_that_would_look_equal_have_more_decimals():
+    scores = np.array([[1.23449, 1.23441, 3], [1, 1, 2]], np.float32)
+    evidence = Explanation(np.ones((2, 2, 2, 1)), np.ones((2, 3, 2, 2)), scores, [LABELS[:3]] * 2)
+    texts = [[axes.get_xlabel() for axes in row] for row in evidence.plot().axes_[:, 1]]
+    assert texts[0] == ["score 1.2345", "score 1.2344", "score 3.0000"]
+    assert texts[1] == ["score 1.00", "score 1.00", "score 2.00"]  # they are equal
+
+
+@pytest.mark.parametrize(("scores", "bold"), [([3, 1, 2], []), ([2, 1, 3], ["emu"]), ([2, 2, 2], [])])
+def test_a_difference_is_bold_only_above_0(scores, bold):
+    evidence = Explanation(np.ones((1, 2, 2, 1)), np.ones((1, 3, 2, 2)), [scores], [LABELS[:3]]).versus("cat")
+    titles = [axes.title for axes in evidence.plot().axes_[0, 0]]
+    assert [title.get_text() for title in titles if title.get_weight() == "bold"] == bold
+
+
+def test_a_wrong_answer_is_said_to_be_wrong():
+    rng = np.random.default_rng(0)
+    X, y = rng.random((12, 8, 8)), np.repeat(["cat", "dog", "a long name of emu"], 4)
+    clf = GCMClassifier(max_epochs=1, architecture="paper", verbose=0, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        clf.fit(X, y)
+    predicted = clf.predict(X[:2])
+    other = np.where(predicted == "cat", "dog", "cat")
+    truth = np.array([predicted[0], other[1]])
+    for classes in ("predicted", "top-2", "all", list(clf.classes_)):
+        right, wrong = (axes.xaxis.label for axes in clf.explain(X[:2], classes).plot(y=truth).image_axes_)
+        assert right.get_text().startswith("true: ")
+        assert "WRONG" not in right.get_text()
+        assert right.get_color() == "black"
+        assert wrong.get_text().startswith(f"true: {truth[1]}\n")
+        assert "WRONG" in wrong.get_text()
+        assert wrong.get_color() == WRONG_COLOUR
+    (text,) = (axes.get_xlabel() for axes in clf.explain(X[:2])[1].plot(y=truth[1:]).image_axes_)
+    assert "WRONG" in text
+    some = clf.explain(X[:2], list(clf.classes_[:2]))  # the predicted class may not be among them
+    for evidence in (some, clf.explain(X[:2], "all").versus("cat")):
+        assert not any("WRONG" in axes.get_xlabel() for axes in evidence.plot(y=truth).image_axes_)
 
 
 def test_the_true_class_is_framed_and_named():

@@ -126,7 +126,7 @@ def test_predictions_warn_once_with_the_number_of_strange_images(clf, digits):
 
 
 def test_a_lone_strange_image_is_warned_about(clf):
-    with pytest.warns(UserWarning, match="1 of 1 images are unlike"):
+    with pytest.warns(UserWarning, match="1 of 1 image is unlike .* Do not trust the answer for it"):
         clf.predict(np.full((1, 8, 8), 7.0))
 
 

@@ -281,10 +281,11 @@ def check_shape(shape, expected, channels_first, source):
     elif shape in (expected, expected[:2], other):
         message += " For a single image pass X[None]."
     elif len(shape) > 2 and expected[:2] == (shape[2:] if channels_first and len(shape) == 4 else shape[1:3]):
-        message += (
-            " Only the number of channels differs: convert the images to grey or to colour. "
-            "skgcm.datasets.load_image_folder does so with mode='L' or mode='RGB'."
-        )
+        channels = shape[1 if channels_first else -1] if len(shape) == 4 else 1
+        remedy = "convert the images to grey or to colour. load_image_folder does so with mode='L' or mode='RGB'."
+        if (channels, expected[2]) == (4, 3):
+            remedy = f"if they are red, green, blue and alpha, pass {'X[:, :3]' if channels_first else 'X[..., :3]'}."
+        message += f" Only the number of channels differs: {remedy}"
     elif len(shape) == 2:
         message += f" Rows must have {length} values."
     else:

@@ -9,7 +9,7 @@ from skgcm.utils.regions import image_mask
 
 EXPECTED = (
     "Expected bool (n, rows, columns), or a list with one item for each image: None, a bool mask (rows, columns), or "
-    "boxes (m, 4), (left, top, right, bottom) in pixels."
+    "boxes (m, 4), (left, top, right, bottom) in pixels of the images in X."
 )
 
 

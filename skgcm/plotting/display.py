@@ -10,7 +10,7 @@ from skgcm.plotting.layout import LABEL_SIZE, TEXT_SIZE, Layout, fit_text, text_
 from skgcm.utils.arrays import as_numpy
 
 KINDS = ("contribution", "spotlight")
-TRUE_COLOUR = "#e4002b"
+WRONG_COLOUR = "#c75b00"  # not among those of the maps
 # The picture follows these settings of matplotlib, and those of fonts, figures and files: they change only its look.
 # Other settings of the groups below could change its meaning: image.origin, image.lut, axes.spines.top, text.usetex.
 LOOKS = {
@@ -86,14 +86,20 @@ def _visible(array):
 def _score_texts(scores, width, prefixes):
     """Scores (n, k) with the same decimals: two, or as many as show three digits of the largest.
 
-    They start with the first of the prefixes that fits, else with the last.
+    An image has more where its scores would look equal and are not. The texts start with the first of the prefixes that
+    fits, else with the last.
     """
     largest = float(np.abs(scores).max())
     decimals = max(2, 2 - math.floor(math.log10(largest))) if 0 < largest < math.inf else 2
     texts = np.empty(scores.shape, dtype=object)
-    for at, score in np.ndenumerate(scores):
-        score = round(float(score), decimals) + 0.0  # and not -0.0
-        texts[at] = f"{score:.{decimals}f}".replace("-", "\N{MINUS SIGN}")
+    for i, row in enumerate(scores.astype(np.float64)):
+        ordered, own = np.sort(row[np.isfinite(row)]), decimals
+        differ = np.diff(ordered) > 1e-6 * np.abs(ordered).max(initial=0)  # by more than float32 rounding
+        while (np.diff([round(score, own) for score in ordered.tolist()])[differ] == 0).any():
+            own += 1
+        for j, score in enumerate(row.tolist()):
+            score = round(score, own) + 0.0  # and not -0.0
+            texts[i, j] = f"{score:.{own}f}".replace("-", "\N{MINUS SIGN}")
     for prefix in prefixes:
         if max(text_width(prefix + text, TEXT_SIZE, "bold") for text in set(texts.flat)) <= width:
             break
@@ -128,8 +134,11 @@ class ContributionDisplay:
     negative ones (CCM-), and below them the score, which is the mean of both together. All classes and images have
     one scale and one colour bar: a pale map is weak compared with the others, but not empty. ``evidence[i].plot()``
     draws one image with its own scale. If an image shows several classes, the one of highest score among those shown is
-    in bold type. For the result of :meth:`skgcm.Explanation.versus`, maps and scores are differences, and the colour
-    bar names what was subtracted.
+    in bold type. It is the predicted class unless you named classes, which may not include that one.
+
+    For the result of :meth:`skgcm.Explanation.versus`, maps and scores are differences, and the colour bar names what
+    was subtracted. The class of the largest difference is in bold type if that is above 0. Otherwise none is: no class
+    shown has a higher score than the subtracted one.
 
     Use :meth:`skgcm.Explanation.plot` or :meth:`from_estimator` to create it.
 
@@ -138,8 +147,9 @@ class ContributionDisplay:
     explanation : Explanation
         What to draw: n images and k classes each.
     y : array-like of shape (n,) or (n, 1), optional
-        True labels. The true class is framed in red, and named in red under the image, even if it is not among the
-        classes shown.
+        True labels. The true class is framed, and named under the image, even if it is not among the classes shown.
+        If the predicted class is another, the text under the image names it and says WRONG, in orange. Nothing is said
+        where the predicted class is unknown: after `versus`, or if you named some classes only.
 
     Attributes
     ----------
@@ -249,6 +259,8 @@ class ContributionDisplay:
         plt = _import_pyplot()
 
         highest = (np.arange(k) == evidence.scores.argmax(axis=1)[:, None]) & (k > 1)  # only one: ties as in predict
+        if evidence.against is not None:
+            highest &= evidence.scores > 0  # otherwise the subtracted class has the highest score
         layout, labels = _lay_out(evidence, highest, None if ax is None else _size(ax))
         with _settings():
             if ax is None:
@@ -299,12 +311,24 @@ class ContributionDisplay:
         self.image_axes_ = np.empty(len(images), dtype=object)
         for i, image in enumerate(images):
             self.image_axes_[i] = self._show(add_axes(layout.image(i)), image, layout, **_grey())
-        if y is not None:
-            font = {"size": TEXT_SIZE, "weight": "bold"}
-            width = layout.image_width - text_width("true: ", **font)
-            for axes, label in zip(self.image_axes_, y, strict=True):
-                text = "true: " + fit_text(label, width, max_lines=1, **font)
-                axes.set_xlabel(text, color=TRUE_COLOUR, labelpad=3, parse_math=False, **font)
+        if y is None:
+            return
+        predicted = y if self.explanation._predicted is None else self.explanation._predicted
+        wrong = np.asarray(predicted != y)
+        font = {"size": TEXT_SIZE, "weight": "bold"}
+
+        def fit(label, template):
+            width = layout.image_width - text_width(template.format(""), **font)
+            return template.format(fit_text(label, width, max_lines=1, **font))
+
+        for template in ("predicted: {}, WRONG", "WRONG: {}"):
+            if all(fit(label, template) == template.format(label) for label in predicted[wrong]):
+                break
+        for i, axes in enumerate(self.image_axes_):
+            text, look = fit(y[i], "true: {}"), {"size": TEXT_SIZE}
+            if wrong[i]:
+                text, look = f"{text}\n{fit(predicted[i], template)}", {"color": WRONG_COLOUR, **font}
+            axes.set_xlabel(text, labelpad=3, parse_math=False, linespacing=1.1, **look)
 
     def _draw_maps(self, add_axes, layout, kind):
         from matplotlib.cm import ScalarMappable
@@ -361,7 +385,10 @@ class ContributionDisplay:
         self.frames_ = {}
         if y is None:
             return
+        import matplotlib
+
+        colour = matplotlib.rcParams["text.color"]  # a colour of its own could be taken for one of the maps
         for i, j in np.argwhere(self.explanation.classes == y[:, None]).tolist():
             self.frames_[i, j] = frame = add_axes(layout.frame(i, j), zorder=-1)
             frame.set(xticks=[], yticks=[], facecolor="none")
-            frame.spines[:].set(color=TRUE_COLOUR, linewidth=1.8)
+            frame.spines[:].set(color=colour, linewidth=1.8)

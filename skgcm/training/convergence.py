@@ -37,10 +37,11 @@ def warn_if_near_chance(scores, y, class_weights, n_epochs):
     chance, chance_loss = present.max(), -(present @ np.log(present))
     if accuracy < chance + MARGIN * (1 - chance) and loss > (1 - MARGIN) * chance_loss:
         weighted = "" if class_weights is None else ", with class_weight,"
+        epochs = "epoch" if n_epochs == 1 else "epochs"
         warn(
-            f"After {n_epochs} epochs the classifier has hardly learned its training images. Of {len(y)} of them"
-            f"{weighted} its accuracy is {accuracy:.2f}, and {chance:.2f} for always naming one class; its loss is "
-            f"{loss:.2f}, and {chance_loss:.2f} for the class frequencies alone. Check that y belongs to X. "
+            f"After {n_epochs} {epochs} the classifier has hardly learned its training images. On {len(y)} of these "
+            f"images{weighted} its accuracy is {accuracy:.2f}, and {chance:.2f} for always naming one class; its loss "
+            f"is {loss:.2f}, and {chance_loss:.2f} for the class frequencies alone. Check that y belongs to X. "
             "Then fit with more epochs (max_epochs), another learning rate (lr), less augmentation or sparsity, or "
             "larger images.",
             ConvergenceWarning,

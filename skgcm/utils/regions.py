@@ -38,7 +38,8 @@ def box_masks(boxes, n_rows, n_columns, name="boxes", outwards=False):
     if not valid.all():  # a NaN is not valid either
         raise ValueError(
             f"{name} has {tuple(boxes[~valid[:, 0]][0].tolist())}, which is empty or leaves an image of {n_rows} rows "
-            f"and {n_columns} columns. Expected (left, top, right, bottom) in pixels, right and bottom just outside."
+            f"and {n_columns} columns. Expected (left, top, right, bottom) in pixels of this image, right and bottom "
+            "just outside. Resize boxes of the original image like the image: box * 64 / 200 from 200 to 64 pixels."
         )
     row, column = np.arange(n_rows), np.arange(n_columns)
     return ((row >= top) & (row < bottom))[:, :, None] & ((column >= left) & (column < right))[:, None, :]
