@@ -15,6 +15,7 @@ from sklearn.preprocessing import FunctionTransformer
 from skgcm import Explanation, GCMClassifier, Report
 from skgcm.report import maps, page, selection, text
 from skgcm.report.measures import measure
+from skgcm.typicality import STRANGE
 
 HOSTILE = [
     "</script><script>alert(1)</script>",
@@ -292,6 +293,25 @@ def test_fingerprints_differ_for_other_data(clf, data):
     assert prints(X, y) == prints(X.copy(), y.tolist())
     assert prints(X[::-1], y)["Images"] != prints(X, y)["Images"]
     assert prints(X, y[::-1])["Labels"] != prints(X, y)["Labels"]
+
+
+def test_images_unlike_the_training_images_are_marked_without_a_warning(clf, data):
+    X, y = data[0].copy(), data[1]
+    X[[2, 7]] = 255
+    strange = clf.typicality(X) < STRANGE
+    assert strange[[2, 7]].all()
+    html = Report.from_estimator(clf, X, y).to_html()  # warnings are errors
+    assert [image["strange"] for image in content(html)[0]["images"]] == strange.tolist()
+    assert f"{strange.sum()} of 60 images are unlike the training images" in html
+
+
+def test_no_image_is_marked_where_typicality_is_unknown():
+    X, y = np.random.default_rng(0).random((20, 8, 8)), np.arange(20) % 2
+    clf = GCMClassifier(encoder_width=4, max_epochs=1, device="cpu", random_state=0).fit(X, y)
+    assert np.isnan(clf.typicality(X)).all()
+    html = Report.from_estimator(clf, X, y).to_html()
+    assert not any(image["strange"] for image in content(html)[0]["images"])
+    assert "of 20 images are unlike" not in html
 
 
 # ---- which images and classes ----------------------------------------------------------------------------------------

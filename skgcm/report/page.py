@@ -63,6 +63,7 @@ def render(report):
         k=evidence.classes.shape[1],
         n_shown=len(evidence),
         has_true=report._true is not None,
+        strange_shown=int(report._strange.sum()),
         against=against,
         reasons={reason: report.reasons.count(reason) for reason in ("wrong", "doubtful", "sample")},
         quality=report.quality,
@@ -86,6 +87,7 @@ def _record(report, i, steps):
         "steps": steps,
         "true": -1 if report._true is None else int(report._true[i]),
         "predicted": -1,
+        "strange": bool(report._strange[i]),
     }
     order = np.argsort(-scores, kind="stable")
     record["margin"] = float(scores[order[0]] - (scores[order[1]] if len(order) > 1 else 0))

@@ -18,8 +18,7 @@ function element(tag, text, properties = {}) {
 }
 
 function short(text, length = 60) {
-  const letters = Array.from(text);
-  const keep = length - 1;
+  const letters = Array.from(text), keep = length - 1;
   if (letters.length <= length) return text;
   return letters.slice(0, Math.ceil(keep / 2)).join("") + "…" + letters.slice(-Math.floor(keep / 2)).join("");
 }
@@ -39,6 +38,7 @@ const label = (position) => data.classes[position];
 const wrong = (image) => image.true >= 0 && image.predicted >= 0 && image.true !== image.predicted;
 const best = (image) => image.classes[image.scores.indexOf(Math.max(...image.scores))];
 const answer = (image) => image.predicted >= 0 ? image.predicted : best(image);
+const strange = "unlike the training images: do not trust the answer";
 const pictureOf = (i) => $("picture-" + i).textContent;
 
 // ---- maps: integers times a step, deflated, in base64 -------------------------------------------------------------
@@ -82,7 +82,8 @@ const thumbs = images.map((image, i) => {
   const button = element("button", undefined, { type: "button", className: "thumb" });
   const text = element("span");
   text.append(name(image.name, 40), element("br"));
-  if (wrong(image)) text.append(element("span", "✗\u00a0WRONG", { className: "mark" }), " ");
+  if (wrong(image)) text.append(element("span", "✗ WRONG", { className: "mark" }), " ");
+  if (image.strange) text.append(element("span", "unlike training", { className: "mark", title: strange }), " ");
   if (image.why && image.why !== "wrong") text.append(element("span", image.why, { className: "tag", title: "why it is shown" }), " ");
   text.append(name(label(answer(image)), 24));
   if (wrong(image)) text.append(element("br"), "true: ", name(label(image.true), 24));
@@ -167,8 +168,9 @@ function verdict(image) {
     const truth = element("strong");
     truth.append(name(label(image.true)));
     parts.push(" · true: ", truth, " · ");
-    parts.push(wrong(image) ? element("span", "✗\u00a0WRONG", { className: "mark" }) : "✓ right");
+    parts.push(wrong(image) ? element("span", "✗ WRONG", { className: "mark" }) : "✓ right");
   }
+  if (image.strange) parts.push(" · ", element("span", strange, { className: "mark" }));
   $("verdict").replaceChildren(...parts);
 }
 
@@ -176,8 +178,7 @@ function choose(first, second) {
   const k = images[current].classes.length;
   if (first < 0 || first >= k || second >= k || first === second) return;
   [a, b] = [first, second];
-  $("a").value = a;
-  $("b").value = b;
+  [$("a").value, $("b").value] = [a, b];
   const [A, B] = [label(images[current].classes[a]), b < 0 ? null : label(images[current].classes[b])];
   const texts = B === null ? [["speaks for ", A], ["speaks against ", A]] : [["speaks for ", A], ["speaks for ", B]];
   $("for-title").replaceChildren(texts[0][0], name(texts[0][1], 30));
@@ -250,10 +251,9 @@ function mark(selector, place) {  // place: [left, top, right, bottom] in pixels
     const shown = stage.querySelector(selector);
     shown.hidden = !place;
     if (!place) continue;
-    shown.style.left = `${100 * place[0] / columns}%`;
-    shown.style.top = `${100 * place[1] / rows}%`;
-    shown.style.width = `${100 * (place[2] - place[0]) / columns}%`;
-    shown.style.height = `${100 * (place[3] - place[1]) / rows}%`;
+    const [left, top, right, bottom] = place.map((at, j) => 100 * at / (j % 2 ? rows : columns));
+    const sides = { left, top, width: right - left, height: bottom - top };
+    for (const [side, share] of Object.entries(sides)) shown.style[side] = `${share}%`;
   }
 }
 
