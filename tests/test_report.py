@@ -260,6 +260,28 @@ def test_measures_of_a_small_example():
     assert quality.calibration_error == pytest.approx(expected)
 
 
+def test_a_calibration_error_is_compared_with_chance():
+    rng = np.random.default_rng(0)
+    probability = rng.uniform(0.5, 1, 1000)
+    right = rng.random(1000) < probability
+    fair = measure(np.zeros(1000, int), np.where(right, 0, 1), probability, 2)
+    assert 0 < fair.calibration_error < fair.calibration_chance < 0.1
+    sure = measure(np.zeros(1000, int), np.where(right, 0, 1), probability**0.2, 2)
+    assert sure.calibration_error > sure.calibration_chance
+    assert sure.overconfidence > 0.1
+    few = measure(np.zeros(20, int), np.where(right[:20], 0, 1), probability[:20], 2)
+    assert few.calibration_chance > 2 * fair.calibration_chance
+
+
+def test_a_report_says_whether_to_calibrate(clf, data):
+    X, y = data
+    unsure = Report.from_estimator(clf, X, clf.predict(X)).to_html()  # all right, with low probabilities
+    assert "the classifier is too unsure</strong>" in unsure
+    assert "clf.calibrate(X, y)" in unsure
+    sure = Report.from_estimator(clf, X, np.roll(clf.classes_, 1)[np.searchsorted(clf.classes_, clf.predict(X))])
+    assert "the classifier is too sure</strong>" in sure.to_html()
+
+
 def test_no_threshold_helps_if_the_most_confident_prediction_is_wrong():
     quality = measure(np.array([0, 0]), np.array([1, 0]), np.array([0.9, 0.6]), 2)
     assert quality.decided(0.01) is None
