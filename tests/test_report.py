@@ -236,6 +236,12 @@ def test_figures_are_those_of_the_classifier(clf, data, report):
     assert f"{100 * clf.score(X, y):.1f}\N{NO-BREAK SPACE}%" in report.to_html()
 
 
+def test_the_share_left_to_the_machine_has_its_upper_limit_beside_it(clf, data):
+    report = Report.from_estimator(clf, data[0], clf.predict(data[0]))  # all right: 0 of 60 wrong
+    tile = report.to_html().partition("Could be left to the machine")[2].partition("</div>")[0]
+    assert "on these images; on new images it could be up to 6.0\N{NO-BREAK SPACE}%" in tile
+
+
 def test_without_labels_a_report_does_not_say_how_good_answers_are(clf, data):
     report = Report.from_estimator(clf, data[0][:10])
     assert report.quality is None
