@@ -73,7 +73,7 @@ const orders = {
   given: () => 0,
   margin: (i, j) => images[i].margin - images[j].margin,
   sure: (i, j) => images[j].margin - images[i].margin,
-  wrong: (i, j) => wrong(images[j]) - wrong(images[i]) || images[j].margin - images[i].margin,
+  wrong: (i, j) => wrong(images[j]) - wrong(images[i]) || (wrong(images[i]) ? -1 : 1) * (images[i].margin - images[j].margin),
   true: (i, j) => images[i].true - images[j].true,
   predicted: (i, j) => answer(images[i]) - answer(images[j]),
 };
@@ -146,8 +146,7 @@ async function show(i) {
   $("detail-name").replaceChildren(`Image ${image.number}`);
   if (image.name !== String(image.number)) $("detail-name").append(": ", name(image.name, 80));
   const at = visible.indexOf(i);
-  $("previous").disabled = at <= 0;
-  $("next").disabled = at >= visible.length - 1;
+  [$("previous").disabled, $("next").disabled] = [at <= 0, at >= visible.length - 1];
   verdict(image);
   for (const id of ["a", "b"]) {
     const options = image.classes.map((c, j) => element("option", short(label(c), 40), { value: j, title: label(c) }));
@@ -167,8 +166,7 @@ function verdict(image) {
   if (image.true >= 0) {
     const truth = element("strong");
     truth.append(name(label(image.true)));
-    parts.push(" · true: ", truth, " · ");
-    parts.push(wrong(image) ? element("span", "✗ WRONG", { className: "mark" }) : "✓ right");
+    parts.push(" · true: ", truth, " · ", wrong(image) ? element("span", "✗ WRONG", { className: "mark" }) : "✓ right");
   }
   if (image.strange) parts.push(" · ", element("span", strange, { className: "mark" }));
   $("verdict").replaceChildren(...parts);
@@ -205,10 +203,7 @@ function paint(id, colour, description) {
   if (canvas.width !== columns || canvas.height !== rows) [canvas.width, canvas.height] = [columns, rows];
   canvas.style.aspectRatio = String(Math.min(Math.max(columns / rows, 1 / 3), 3));
   const context = canvas.getContext("2d"), out = context.createImageData(columns, rows);
-  for (let at = 0; at < pixels; at++) {
-    const [red, green, blue] = colour(at);
-    out.data.set([red, green, blue, 255], 4 * at);
-  }
+  for (let at = 0; at < pixels; at++) out.data.set([...colour(at), 255], 4 * at);
   context.putImageData(out, 0, 0);
   canvas.setAttribute("aria-label", description);
 }
@@ -229,6 +224,8 @@ function draw() {
   paint("positive", (at) => map(Math.max(kept(at), 0)), `Evidence for ${what}: ${strongest(1)}`);
   paint("negative", (at) => map(Math.min(kept(at), 0)), `Evidence against ${what}: ${strongest(-1)}`);
   $("threshold-value").textContent = number(least);
+  const most = maps[a].reduce((sofar, _, at) => Math.max(sofar, Math.abs(value(at))), 0);
+  $("pale").textContent = `${most < scale / 2 ? "Pale: the" : "The"} largest value of this image is ${number(most)} of ${number(scale)}.`;
   $("low").textContent = `≤ −${number(scale)}`;
   $("high").textContent = `≥ ${number(scale)}`;
 }
