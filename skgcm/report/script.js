@@ -391,6 +391,8 @@ document.addEventListener("keydown", (event) => {
   else return;
   event.preventDefault();
 });
+for (const part of document.querySelectorAll(".scroll"))  // where it does not fit, a sign says so
+  new ResizeObserver(() => part.classList.toggle("wide", part.scrollWidth > part.clientWidth)).observe(part.firstElementChild);
 $("choose").hidden = $("browser").hidden = false;
 list();
 })();
