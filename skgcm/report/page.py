@@ -186,7 +186,7 @@ def whereabouts(mean_map):
     }
     third, ninth = (max(parts, key=lambda name: parts[name].sum()) for parts in (thirds, ninths))
     in_third, in_ninth = thirds[third].sum() / positive.sum(), ninths[ninth].sum() / positive.sum()
-    if in_third >= 0.5 and in_ninth < in_third / 2:  # a stripe
+    if in_third >= 0.5 and in_ninth < 0.4 * in_third:  # a stripe: a third of it lies in each ninth
         return f"{in_third:.0%} of what speaks for it is {third}"
     if in_ninth >= 0.2:  # a ninth is 11 %
         return f"{in_ninth:.0%} of what speaks for it is {ninth}"
@@ -197,7 +197,7 @@ def whereabouts(mean_map):
         "at the left edge": positive[:, :columns],
         "at the right edge": positive[:, -columns:],
     }
-    density = {name: part.mean() / positive.mean() for name, part in (thirds | edges).items() if part.size}
+    density = {name: part.mean() / positive.mean() for name, part in (thirds | edges | ninths).items() if part.size}
     densest = max(density, key=density.get)
     if density[densest] < 1.2:
         return "spread over the image"
