@@ -15,6 +15,7 @@ from sklearn.preprocessing import FunctionTransformer
 from skgcm import Explanation, GCMClassifier, Report
 from skgcm.report import maps, page, selection, text
 from skgcm.report.measures import measure
+from skgcm.typicality import STRANGE
 
 HOSTILE = [
     "</script><script>alert(1)</script>",
@@ -235,6 +236,12 @@ def test_figures_are_those_of_the_classifier(clf, data, report):
     assert f"{100 * clf.score(X, y):.1f}\N{NO-BREAK SPACE}%" in report.to_html()
 
 
+def test_the_share_left_to_the_machine_has_its_upper_limit_beside_it(clf, data):
+    report = Report.from_estimator(clf, data[0], clf.predict(data[0]))  # all right: 0 of 60 wrong
+    tile = report.to_html().partition("Could be left to the machine")[2].partition("</div>")[0]
+    assert "on these images; on new images it could be up to 6.0\N{NO-BREAK SPACE}%" in tile
+
+
 def test_without_labels_a_report_does_not_say_how_good_answers_are(clf, data):
     report = Report.from_estimator(clf, data[0][:10])
     assert report.quality is None
@@ -259,6 +266,27 @@ def test_measures_of_a_small_example():
     assert quality.calibration_error == pytest.approx(expected)
 
 
+def test_a_calibration_error_is_compared_with_chance():
+    rng = np.random.default_rng(0)
+    probability = rng.uniform(0.5, 1, 1000)
+    right = rng.random(1000) < probability
+    fair = measure(np.zeros(1000, int), np.where(right, 0, 1), probability, 2)
+    assert 0 < fair.calibration_error < fair.calibration_chance < 0.1
+    sure = measure(np.zeros(1000, int), np.where(right, 0, 1), probability**0.2, 2)
+    assert sure.calibration_error > sure.calibration_chance
+    few = measure(np.zeros(20, int), np.where(right[:20], 0, 1), probability[:20], 2)
+    assert few.calibration_chance > 2 * fair.calibration_chance
+
+
+def test_a_report_says_whether_to_calibrate(clf, data):
+    X, _ = data
+    unsure = Report.from_estimator(clf, X, clf.predict(X)).to_html()  # all right, with low probabilities
+    assert "the classifier is too unsure</strong>" in unsure
+    assert "clf.calibrate(X, y)" in unsure
+    sure = Report.from_estimator(clf, X, np.roll(clf.classes_, 1)[np.searchsorted(clf.classes_, clf.predict(X))])
+    assert "the classifier is too sure</strong>" in sure.to_html()
+
+
 def test_no_threshold_helps_if_the_most_confident_prediction_is_wrong():
     quality = measure(np.array([0, 0]), np.array([1, 0]), np.array([0.9, 0.6]), 2)
     assert quality.decided(0.01) is None
@@ -275,6 +303,12 @@ def test_mean_maps_say_where_evidence_lies():
     mean_map = np.zeros((9, 9))
     mean_map[7:, :2] = 1
     assert page.whereabouts(mean_map) == "100% of what speaks for it is at the lower left"
+    stripe = np.zeros((9, 9))
+    stripe[:, 7:] = 1
+    assert page.whereabouts(stripe) == "100% of what speaks for it is in the right third"
+    faint = np.ones((30, 30))
+    faint[:, -2:] = 2
+    assert page.whereabouts(faint) == "spread over the image, strongest at the right edge"
     assert page.whereabouts(np.ones((9, 9))) == "spread over the image"
     assert page.whereabouts(-np.ones((1, 2))) == "nothing speaks for it"
 
@@ -292,6 +326,25 @@ def test_fingerprints_differ_for_other_data(clf, data):
     assert prints(X, y) == prints(X.copy(), y.tolist())
     assert prints(X[::-1], y)["Images"] != prints(X, y)["Images"]
     assert prints(X, y[::-1])["Labels"] != prints(X, y)["Labels"]
+
+
+def test_images_unlike_the_training_images_are_marked_without_a_warning(clf, data):
+    X, y = data[0].copy(), data[1]
+    X[[2, 7]] = 255
+    strange = clf.typicality(X) < STRANGE
+    assert strange[[2, 7]].all()
+    html = Report.from_estimator(clf, X, y).to_html()  # warnings are errors
+    assert [image["strange"] for image in content(html)[0]["images"]] == strange.tolist()
+    assert f"{strange.sum()} of 60 images are unlike the training images" in html
+
+
+def test_no_image_is_marked_where_typicality_is_unknown():
+    X, y = np.random.default_rng(0).random((20, 8, 8)), np.arange(20) % 2
+    clf = GCMClassifier(encoder_width=4, max_epochs=1, device="cpu", random_state=0).fit(X, y)
+    assert np.isnan(clf.typicality(X)).all()
+    html = Report.from_estimator(clf, X, y).to_html()
+    assert not any(image["strange"] for image in content(html)[0]["images"])
+    assert "of 20 images are unlike" not in html
 
 
 # ---- which images and classes ----------------------------------------------------------------------------------------

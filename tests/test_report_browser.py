@@ -168,6 +168,10 @@ def test_colours_are_on_one_scale(opened, evidence):
     wanted = evidence.to_images("map", scale=scale)[0, 0].astype(int)
     wanted[evidence.pixel_contributions[0, 0] < 0] = 255
     assert np.abs(np.reshape(pixels, (12, 20, 4)) - wanted).max() <= 6  # stored steps, and a palette of 513 colours
+    largest = np.abs(evidence.pixel_contributions[0, 0]).max()
+    text = page.inner_text("#pale")
+    assert text.startswith("Pale: the largest" if largest < scale / 2 else "The largest")
+    assert float(text.split(" is ")[1].split()[0]) == pytest.approx(largest, abs=0.01)
 
 
 def test_filters_and_orders(opened, measured):
@@ -184,6 +188,10 @@ def test_filters_and_orders(opened, measured):
     page.select_option("#sort", "margin")
     margins = stored(page, "images.map(image => image.margin)")
     wait_for_image(page, int(np.argmin(margins)))
+    page.click("text=Show all")
+    wait_for_list(page, 40)
+    errors = page.eval_on_selector_all("#list li", "items => items.map(item => item.innerText.includes('WRONG'))")
+    assert errors == sorted(errors, reverse=True)  # at first, wrong answers come first
     page.fill("#search", "no such name")
     assert not page.is_visible("#detail")
 
@@ -200,6 +208,11 @@ def test_foreign_text_stays_text(opened, measured):
 def test_a_telephone_shows_it_and_a_finger_draws_a_box(opened, measured, scheme):
     page = opened(measured, viewport={"width": 390, "height": 844}, has_touch=True, color_scheme=scheme)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    sync_api.expect(page.locator(".scroll:has(#scores)")).to_have_class(re.compile("wide"))  # it shows "scroll →"
+    names = page.locator("#scores tbody tr:first-child td:nth-child(2)")
+    left = names.bounding_box()["x"]
+    page.locator(".scroll:has(#scores)").evaluate("part => { part.scrollLeft = 100; }")
+    assert abs(names.bounding_box()["x"] - left) < 1  # the classes stay
     page.check("#drag")
     page.locator("#overlay").scroll_into_view_if_needed()
     area = page.locator("#overlay").bounding_box()

@@ -6,6 +6,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 BINS = 10  # of the reliability diagram
+CASES = 2000  # simulated, for the calibration error by chance
 RISKS = (0.01, 0.02, 0.05)  # shares of errors for which the report says how many images the machine can decide
 
 
@@ -24,6 +25,10 @@ class Quality:
         95 % confidence interval (Clopper and Pearson) for images drawn like these.
     recall, precision : float64 ndarray (N,)
         NaN where there is no image to measure it on.
+    calibration_chance : float
+        With so many images, the calibration error of perfect probabilities is below it in 95 of 100 cases.
+    overconfidence : float
+        The mean probability minus the accuracy: above 0 where the classifier is too sure on the whole.
     reliability : float64 ndarray (m, 5)
         For each bin of the predicted class's probability that has images: their mean probability, the share that is
         right, the ends of its 95 % interval, and the number of images.
@@ -40,6 +45,8 @@ class Quality:
     precision: np.ndarray
     reliability: np.ndarray
     calibration_error: float
+    calibration_chance: float
+    overconfidence: float
     risk_coverage: np.ndarray
 
     def decided(self, risk):
@@ -96,6 +103,11 @@ def measure(true, predicted, probability, n_classes):
     reliability = np.array(reliability, dtype=float)
     error = (np.abs(reliability[:, 0] - reliability[:, 1]) * reliability[:, 4]).sum() / n
 
+    # the same error where the answers are right as often as the probabilities say
+    means, counts = np.minimum(reliability[:, 0], 1), reliability[:, 4].astype(int)
+    hits = np.random.default_rng(0).binomial(counts, means, (CASES, len(means)))
+    chance = np.quantile(np.abs(counts * means - hits).sum(axis=1) / n, 0.95)
+
     order = np.argsort(-probability, kind="stable")
     decided = np.arange(1, n + 1)
     risk = np.cumsum(~right[order]) / decided
@@ -111,5 +123,7 @@ def measure(true, predicted, probability, n_classes):
         precision=precision,
         reliability=reliability,
         calibration_error=float(error),
+        calibration_chance=float(chance),
+        overconfidence=float(probability.mean() - right.mean()),
         risk_coverage=curve.astype(float),
     )

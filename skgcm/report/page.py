@@ -18,6 +18,13 @@ HERE = Path(__file__).parent
 LARGEST_TABLE = 30  # classes: of more, the report lists the most frequent confusions in place of a matrix
 PREVIEW = 4, 3  # images and classes of each that a notebook shows
 PREVIEW_SIZE = 256  # pixels, of a side
+NINTHS = [
+    ["at the upper left", "at the top", "at the upper right"],
+    ["at the left", "in the centre", "at the right"],
+    ["at the lower left", "at the bottom", "at the lower right"],
+]
+THIRDS_DOWN = "in the upper third", "in the middle third from top to bottom", "in the lower third"
+THIRDS_ACROSS = "in the left third", "in the middle third from left to right", "in the right third"
 
 
 def render(report):
@@ -63,6 +70,7 @@ def render(report):
         k=evidence.classes.shape[1],
         n_shown=len(evidence),
         has_true=report._true is not None,
+        strange_shown=int(report._strange.sum()),
         against=against,
         reasons={reason: report.reasons.count(reason) for reason in ("wrong", "doubtful", "sample")},
         quality=report.quality,
@@ -86,6 +94,7 @@ def _record(report, i, steps):
         "steps": steps,
         "true": -1 if report._true is None else int(report._true[i]),
         "predicted": -1,
+        "strange": bool(report._strange[i]),
     }
     order = np.argsort(-scores, kind="stable")
     record["margin"] = float(scores[order[0]] - (scores[order[1]] if len(order) > 1 else 0))
@@ -163,21 +172,36 @@ def preview(explanation, names=None):
 
 
 def whereabouts(mean_map):
-    """Text about where most of a map's positive evidence lies: the part of nine with the largest sum."""
+    """Text about where most of a map's positive evidence lies: a ninth, a third, or at least where it is densest."""
     positive = np.maximum(mean_map, 0)
     if not positive.any():
         return "nothing speaks for it"
-    names = [
-        ["at the upper left", "at the top", "at the upper right"],
-        ["at the left", "in the centre", "at the right"],
-        ["at the lower left", "at the bottom", "at the lower right"],
-    ]
-    sums = [[part.sum() for part in np.array_split(band, 3, axis=1)] for band in np.array_split(positive, 3, axis=0)]
-    row, column = divmod(int(np.argmax(sums)), 3)
-    share = np.max(sums) / positive.sum()
-    if share < 0.2:  # a ninth is 11 %
+    thirds = {}
+    for axis, names in enumerate((THIRDS_DOWN, THIRDS_ACROSS)):
+        thirds |= zip(names, np.array_split(positive, 3, axis=axis), strict=True)
+    ninths = {
+        name: part
+        for band, names in zip(np.array_split(positive, 3, axis=0), NINTHS, strict=True)
+        for name, part in zip(names, np.array_split(band, 3, axis=1), strict=True)
+    }
+    third, ninth = (max(parts, key=lambda name: parts[name].sum()) for parts in (thirds, ninths))
+    in_third, in_ninth = thirds[third].sum() / positive.sum(), ninths[ninth].sum() / positive.sum()
+    if in_third >= 0.5 and in_ninth < 0.4 * in_third:  # a stripe: a third of it lies in each ninth
+        return f"{in_third:.0%} of what speaks for it is {third}"
+    if in_ninth >= 0.2:  # a ninth is 11 %
+        return f"{in_ninth:.0%} of what speaks for it is {ninth}"
+    rows, columns = (max(side // 10, 1) for side in positive.shape)
+    edges = {
+        "at the upper edge": positive[:rows],
+        "at the lower edge": positive[-rows:],
+        "at the left edge": positive[:, :columns],
+        "at the right edge": positive[:, -columns:],
+    }
+    density = {name: part.mean() / positive.mean() for name, part in (thirds | edges | ninths).items() if part.size}
+    densest = max(density, key=density.get)
+    if density[densest] < 1.2:
         return "spread over the image"
-    return f"{share:.0%} of what speaks for it is {names[row][column]}"
+    return f"spread over the image, strongest {densest}"
 
 
 def _read(name):

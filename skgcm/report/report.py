@@ -8,9 +8,11 @@ from skgcm.inputs import labels, validation
 from skgcm.report import page, selection
 from skgcm.report.measures import measure
 from skgcm.report.survey import label_fingerprint, survey
+from skgcm.typicality import STRANGE
 from skgcm.utils import atomic
 from skgcm.utils.arrays import as_numpy
 from skgcm.utils.sklearn_compat import safe_indexing
+from skgcm.utils.warnings import images_may_be_strange
 
 
 class Report:
@@ -77,10 +79,11 @@ class Report:
         self.reasons = [""] * n
         self.quality = None
         # also for the page: all classes, positions (n, k) of the explained and (n,) of the true ones, logarithms of the
-        # probabilities (n, N), and facts about the model
+        # probabilities (n, N), facts about the model, and (n,) whether an image is unlike the training images
         known = labels.unique(explanation.classes, "explanation.classes")
         self._labels, self._classes = known.tolist(), labels.indices(explanation.classes, known, "explanation.classes")
         self._true = self._log_proba = self._survey = None
+        self._strange = np.zeros(n, dtype=bool)
 
     @classmethod
     def from_estimator(cls, estimator, X, y=None, *, names=None, max_images=200):
@@ -118,11 +121,16 @@ class Report:
         -----
         Where the maps of all classes would make the file too large, an image has those of the predicted class, the
         true class and the classes next in score. The report states this.
+
+        Images with a :meth:`GCMClassifier.typicality` below 0.001 are marked as unlike the training images, and are no
+        warning.
         """
         if not isinstance(max_images, Integral) or isinstance(max_images, bool) or max_images < 1:
             raise ValueError(f"max_images={max_images!r} must be an integer of at least 1.")
         estimator, X = _last_step(estimator, X)
-        log_proba = estimator.predict_log_proba(X)
+        with images_may_be_strange():  # the report says which
+            log_proba = estimator.predict_log_proba(X)
+        strange = estimator.typicality(X) < STRANGE  # NaN, where it is unknown, is not
         n, classes = len(log_proba), estimator.classes_
         true = None
         if y is not None:
@@ -135,6 +143,7 @@ class Report:
         margin = np.take_along_axis(log_proba, order[:, :2], axis=1) @ [1, -1]
         shown, reasons = selection.choose_images(margin, predicted, true, int(max_images))
         about = survey(estimator, X, predicted if true is None else true, page.LARGEST_TABLE)
+        about["strange"] = int(strange.sum())
         about["predicted"] = np.bincount(predicted, minlength=len(classes))
 
         true_shown = None if true is None else true[shown]
@@ -145,6 +154,7 @@ class Report:
         report.shown, report.reasons = shown, reasons
         report._labels, report._classes = classes.tolist(), chosen
         report._true, report._log_proba, report._survey = true_shown, log_proba[shown], about
+        report._strange = strange[shown]
         if true is not None:
             report.quality = measure(true, predicted, np.exp(log_proba[np.arange(n), predicted]), len(classes))
             about["fingerprints"]["Labels"] = label_fingerprint(true)

@@ -18,8 +18,7 @@ function element(tag, text, properties = {}) {
 }
 
 function short(text, length = 60) {
-  const letters = Array.from(text);
-  const keep = length - 1;
+  const letters = Array.from(text), keep = length - 1;
   if (letters.length <= length) return text;
   return letters.slice(0, Math.ceil(keep / 2)).join("") + "…" + letters.slice(-Math.floor(keep / 2)).join("");
 }
@@ -39,6 +38,7 @@ const label = (position) => data.classes[position];
 const wrong = (image) => image.true >= 0 && image.predicted >= 0 && image.true !== image.predicted;
 const best = (image) => image.classes[image.scores.indexOf(Math.max(...image.scores))];
 const answer = (image) => image.predicted >= 0 ? image.predicted : best(image);
+const strange = "unlike the training images: do not trust the answer";
 const pictureOf = (i) => $("picture-" + i).textContent;
 
 // ---- maps: integers times a step, deflated, in base64 -------------------------------------------------------------
@@ -73,7 +73,7 @@ const orders = {
   given: () => 0,
   margin: (i, j) => images[i].margin - images[j].margin,
   sure: (i, j) => images[j].margin - images[i].margin,
-  wrong: (i, j) => wrong(images[j]) - wrong(images[i]) || images[j].margin - images[i].margin,
+  wrong: (i, j) => wrong(images[j]) - wrong(images[i]) || (wrong(images[i]) ? -1 : 1) * (images[i].margin - images[j].margin),
   true: (i, j) => images[i].true - images[j].true,
   predicted: (i, j) => answer(images[i]) - answer(images[j]),
 };
@@ -82,7 +82,8 @@ const thumbs = images.map((image, i) => {
   const button = element("button", undefined, { type: "button", className: "thumb" });
   const text = element("span");
   text.append(name(image.name, 40), element("br"));
-  if (wrong(image)) text.append(element("span", "✗\u00a0WRONG", { className: "mark" }), " ");
+  if (wrong(image)) text.append(element("span", "✗ WRONG", { className: "mark" }), " ");
+  if (image.strange) text.append(element("span", "unlike training", { className: "mark", title: strange }), " ");
   if (image.why && image.why !== "wrong") text.append(element("span", image.why, { className: "tag", title: "why it is shown" }), " ");
   text.append(name(label(answer(image)), 24));
   if (wrong(image)) text.append(element("br"), "true: ", name(label(image.true), 24));
@@ -145,8 +146,7 @@ async function show(i) {
   $("detail-name").replaceChildren(`Image ${image.number}`);
   if (image.name !== String(image.number)) $("detail-name").append(": ", name(image.name, 80));
   const at = visible.indexOf(i);
-  $("previous").disabled = at <= 0;
-  $("next").disabled = at >= visible.length - 1;
+  [$("previous").disabled, $("next").disabled] = [at <= 0, at >= visible.length - 1];
   verdict(image);
   for (const id of ["a", "b"]) {
     const options = image.classes.map((c, j) => element("option", short(label(c), 40), { value: j, title: label(c) }));
@@ -166,9 +166,9 @@ function verdict(image) {
   if (image.true >= 0) {
     const truth = element("strong");
     truth.append(name(label(image.true)));
-    parts.push(" · true: ", truth, " · ");
-    parts.push(wrong(image) ? element("span", "✗\u00a0WRONG", { className: "mark" }) : "✓ right");
+    parts.push(" · true: ", truth, " · ", wrong(image) ? element("span", "✗ WRONG", { className: "mark" }) : "✓ right");
   }
+  if (image.strange) parts.push(" · ", element("span", strange, { className: "mark" }));
   $("verdict").replaceChildren(...parts);
 }
 
@@ -176,8 +176,7 @@ function choose(first, second) {
   const k = images[current].classes.length;
   if (first < 0 || first >= k || second >= k || first === second) return;
   [a, b] = [first, second];
-  $("a").value = a;
-  $("b").value = b;
+  [$("a").value, $("b").value] = [a, b];
   const [A, B] = [label(images[current].classes[a]), b < 0 ? null : label(images[current].classes[b])];
   const texts = B === null ? [["speaks for ", A], ["speaks against ", A]] : [["speaks for ", A], ["speaks for ", B]];
   $("for-title").replaceChildren(texts[0][0], name(texts[0][1], 30));
@@ -204,10 +203,7 @@ function paint(id, colour, description) {
   if (canvas.width !== columns || canvas.height !== rows) [canvas.width, canvas.height] = [columns, rows];
   canvas.style.aspectRatio = String(Math.min(Math.max(columns / rows, 1 / 3), 3));
   const context = canvas.getContext("2d"), out = context.createImageData(columns, rows);
-  for (let at = 0; at < pixels; at++) {
-    const [red, green, blue] = colour(at);
-    out.data.set([red, green, blue, 255], 4 * at);
-  }
+  for (let at = 0; at < pixels; at++) out.data.set([...colour(at), 255], 4 * at);
   context.putImageData(out, 0, 0);
   canvas.setAttribute("aria-label", description);
 }
@@ -228,6 +224,8 @@ function draw() {
   paint("positive", (at) => map(Math.max(kept(at), 0)), `Evidence for ${what}: ${strongest(1)}`);
   paint("negative", (at) => map(Math.min(kept(at), 0)), `Evidence against ${what}: ${strongest(-1)}`);
   $("threshold-value").textContent = number(least);
+  const most = maps[a].reduce((sofar, _, at) => Math.max(sofar, Math.abs(value(at))), 0);
+  $("pale").textContent = `${most < scale / 2 ? "Pale: the" : "The"} largest value of this image is ${number(most)} of ${number(scale)}.`;
   $("low").textContent = `≤ −${number(scale)}`;
   $("high").textContent = `≥ ${number(scale)}`;
 }
@@ -250,10 +248,9 @@ function mark(selector, place) {  // place: [left, top, right, bottom] in pixels
     const shown = stage.querySelector(selector);
     shown.hidden = !place;
     if (!place) continue;
-    shown.style.left = `${100 * place[0] / columns}%`;
-    shown.style.top = `${100 * place[1] / rows}%`;
-    shown.style.width = `${100 * (place[2] - place[0]) / columns}%`;
-    shown.style.height = `${100 * (place[3] - place[1]) / rows}%`;
+    const [left, top, right, bottom] = place.map((at, j) => 100 * at / (j % 2 ? rows : columns));
+    const sides = { left, top, width: right - left, height: bottom - top };
+    for (const [side, share] of Object.entries(sides)) shown.style[side] = `${share}%`;
   }
 }
 
@@ -394,6 +391,8 @@ document.addEventListener("keydown", (event) => {
   else return;
   event.preventDefault();
 });
+for (const part of document.querySelectorAll(".scroll"))  // where it does not fit, a sign says so
+  new ResizeObserver(() => part.classList.toggle("wide", part.scrollWidth > part.clientWidth)).observe(part.firstElementChild);
 $("choose").hidden = $("browser").hidden = false;
 list();
 })();

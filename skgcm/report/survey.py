@@ -50,6 +50,7 @@ def survey(estimator, X, own, n_means):
         "mean_maps": {j: total / counts[j] for j, total in totals.items()},
         "image_shape": estimator.image_shape_,
         "value_range": estimator.value_range_,
+        "temperature": float(estimator.temperature_),
         "fingerprints": {
             "Model (weights, classes and temperature)": _model_fingerprint(estimator),
             "Images": images.hexdigest(),
