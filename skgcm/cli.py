@@ -28,6 +28,7 @@ from skgcm.classifier import GCMClassifier
 from skgcm.datasets import _listing, load_image_folder
 from skgcm.inputs import pillow
 from skgcm.typicality import STRANGE
+from skgcm.utils import atomic
 
 ERRORS = ImportError, OSError, ValueError, ArithmeticError, MemoryError, RuntimeError  # for these the message is enough
 BATCH = 256  # images in memory
@@ -138,6 +139,20 @@ def _say(text):
         sys.stderr.write(f"skgcm: {' '.join(str(text).split())}\n")
 
 
+def _check_output(path):
+    """Raise OSError if a file cannot be written there, before the work for it is done."""
+    path = atomic.expanded(path)
+    if os.path.islink(path):
+        path = os.path.realpath(path)
+    folder = os.path.dirname(path) or os.curdir
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"{path!r} is a folder. Name a file to write.")
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"the folder {folder!r} does not exist. Make it first, or name another file.")
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"the folder {folder!r} is not writable. Change its permissions, or name another file.")
+
+
 def _write_facts(facts, as_json):
     if as_json:
         sys.stdout.write(json.dumps(facts, ensure_ascii=False) + "\n")
@@ -209,7 +224,9 @@ def _fit(args):
     if args.report and not args.hold_out:
         raise UsageError("--report shows held-out images, and --hold-out 0 leaves none")
     clf = _classifier(args.set)
+    _check_output(args.output)
     if args.report:
+        _check_output(args.report)
         _report_class()
     X, y, paths, *groups = load_image_folder(
         args.folder, size=args.size, mode=args.mode, groups=args.groups, on_error="warn", return_paths=True
@@ -320,6 +337,8 @@ def _predictions(clf, reader):
 
 
 def _predict(args):
+    if args.output and (os.path.isdir(args.output) or not os.path.exists(args.output)):  # others: written in place
+        _check_output(args.output)
     reader = _Reader(clf := _load(args.model), args.images)
     with contextlib.ExitStack() as stack:
         out = sys.stdout
@@ -350,6 +369,7 @@ def _report_class():
 
 
 def _report(args):
+    _check_output(args.output)
     report, clf = _report_class(), _load(args.model)
     reader = _Reader(clf, args.images)
     batches = list(reader)
@@ -375,6 +395,7 @@ def _names(paths):
 
 
 def _export(args):
+    _check_output(args.output)
     GCMClassifier.load(args.model, device="cpu").to_onnx(args.output, maps=None if args.no_maps else "contributions")
     return 0
 

@@ -241,6 +241,32 @@ def test_an_error_is_one_line_and_exit_code_1(run, arguments, message):
 @pytest.mark.parametrize(
     "arguments",
     [
+        ["fit", "parts", "-o", "nodir/x.gcm"],
+        ["fit", "parts", "-o", "x.gcm", "--report", "nodir/x.html"],
+        ["predict", "parts.gcm", "new", "-o", "nodir/x.csv"],
+        ["report", "parts.gcm", "new", "-o", "nodir/x.html"],
+        ["export", "parts.gcm", "nodir/x.onnx"],
+    ],
+    ids=str,
+)
+def test_an_output_in_no_folder_is_an_error_before_the_work(run, monkeypatch, arguments):
+    for name in ("load_image_folder", "_load"):
+        monkeypatch.setattr(cli, name, lambda *args, **options: pytest.fail("the work has begun"))
+    wrong = "skgcm: error: the folder 'nodir' does not exist. Make it first, or name another file.\n"
+    assert run(*arguments) == (1, "", wrong)
+
+
+def test_an_output_that_is_a_folder_or_in_a_folder_without_write_access_is_an_error(run, monkeypatch):
+    assert run("fit", "parts", "-o", "new") == (1, "", "skgcm: error: 'new' is a folder. Name a file to write.\n")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    code, _, err = run("fit", "parts", "-o", "new/x.gcm")
+    assert code == 1
+    assert "error: the folder 'new' is not writable. Change its permissions, or name another file." in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
         [],
         ["train"],
         ["predict", "parts.gcm"],
