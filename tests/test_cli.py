@@ -221,10 +221,13 @@ def test_only_broken_images_are_an_empty_table(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["predict", "nowhere.gcm", "new"], "nowhere.gcm"),
+        (["predict", "nowhere.gcm", "new"], "nowhere.gcm does not exist. Expected a model file, which"),
+        (["predict", "parts", "new"], "parts is a folder. Expected a model file, which"),
+        (["report", "nowhere.gcm", "new", "-o", "x.html"], "nowhere.gcm does not exist. Expected a model file"),
+        (["export", "parts", "x.onnx"], "parts is a folder. Expected a model file"),
         (["predict", "parts.gcm", "nowhere"], "nowhere"),
-        (["predict", str(Path("new", "dark", "part0_0.png")), "new"], "part0_0.png"),
-        (["info", "nowhere.gcm"], "nowhere.gcm"),
+        (["predict", str(Path("new", "dark", "part0_0.png")), "new"], "is not a model file of skgcm, or it is cut off"),
+        (["info", "nowhere.gcm"], "nowhere.gcm does not exist. Expected a model file"),
         (["fit", "nowhere", "-o", "x.gcm"], "nowhere"),
         (["fit", "new/dark", "-o", "x.gcm"], "no class folders"),
     ],
