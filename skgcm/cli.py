@@ -70,8 +70,8 @@ def _parser():
     parser.add_argument("--version", action="version", version=f"skgcm {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    def command(name, run, about):
-        made = commands.add_parser(name, help=about, description=about, allow_abbrev=False)
+    def command(name, run, about, short=None):
+        made = commands.add_parser(name, help=short or about, description=about, allow_abbrev=False)
         made.set_defaults(run=run)
         return made
 
@@ -111,13 +111,20 @@ def _parser():
     predict.add_argument("images", metavar="IMAGES", nargs="+", help="folders, with all that is in them, or files")
     predict.add_argument("-o", "--output", metavar="CSV", help="write the table to a file (default: to stdout)")
 
-    report = command("report", _report, "Write a report on images: one HTML file with the evidence.")
+    report = command(
+        "report",
+        _report,
+        "Write a report on images: one HTML file with the evidence. Use images that were not in the fit: on training "
+        "images the report looks better than the model is.",
+        "Write a report on images: one HTML file with the evidence.",
+    )
     model(report)
     report.add_argument(
         "images",
         metavar="IMAGES",
         nargs="+",
-        help="folders or files; folders that have the names of classes, if all have, say the true classes",
+        help="folders or files of images that were not in the fit; folders that have the names of classes, if all have, "
+        "say the true classes",
     )
     report.add_argument("-o", "--output", metavar="HTML", required=True, help="the file to write")
 

@@ -356,6 +356,12 @@ def test_a_report_of_images_in_other_folders_has_no_true_classes(run, reports, t
     assert len(reports[0]["names"]) == 9
 
 
+def test_the_help_says_that_a_report_needs_images_that_were_not_in_the_fit(run):
+    code, out, _ = run("report", "--help")
+    assert code == 0
+    assert "Use images that were not in the fit" in " ".join(out.split())
+
+
 def test_fit_reports_on_held_out_images(run, reports):
     code, out, _ = run("fit", "parts", "-o", "r.gcm", "--size", "8", "--report", "fit.html", *FIT)
     assert code == 0
