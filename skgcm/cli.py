@@ -27,12 +27,12 @@ from skgcm._version import __version__
 from skgcm.classifier import GCMClassifier
 from skgcm.datasets import _listing, load_image_folder
 from skgcm.inputs import pillow
-from skgcm.typicality import STRANGE
+from skgcm.typicality import DOUBTFUL, STRANGE
 from skgcm.utils import atomic
 
 ERRORS = ImportError, OSError, ValueError, ArithmeticError, MemoryError, RuntimeError  # for these the message is enough
 BATCH = 256  # images in memory
-COLUMNS = "path", "label", "probability", "margin", "typicality"
+COLUMNS = "path", "label", "probability", "margin", "typicality", "unlike"
 
 
 class UsageError(Exception):
@@ -123,8 +123,8 @@ def _parser():
         "images",
         metavar="IMAGES",
         nargs="+",
-        help="folders or files of images that were not in the fit; folders that have the names of classes, if all have, "
-        "say the true classes",
+        help="folders or files of images that were not in the fit; folders that have the names of classes, if all "
+        "have, say the true classes",
     )
     report.add_argument("-o", "--output", metavar="HTML", required=True, help="the file to write")
 
@@ -338,9 +338,17 @@ def _predictions(clf, reader):
             softmax(scores, axis=1).max(axis=1).tolist(),
             (best[:, 1] - best[:, 0]).tolist(),
             [None if math.isnan(value) else value for value in typicality.tolist()],
+            map(_unlike, typicality.tolist()),
         )
         for row in zip(*rows, strict=True):
             yield {k: round(v, 6) if isinstance(v, float) else v for k, v in zip(COLUMNS, row, strict=True)}
+
+
+def _unlike(typicality):
+    """Whether an image is unlike the training images: "no", "doubtful", "yes", or None if the model cannot tell."""
+    if math.isnan(typicality):
+        return None
+    return "yes" if typicality < STRANGE else "doubtful" if typicality < DOUBTFUL else "no"
 
 
 def _predict(args):
@@ -356,7 +364,7 @@ def _predict(args):
             table.writeheader()
         strange = 0
         for row in _predictions(clf, reader):
-            strange += row["typicality"] is not None and row["typicality"] < STRANGE
+            strange += row["unlike"] == "yes"
             if args.json:
                 out.write(json.dumps(row, ensure_ascii=False) + "\n")
             else:

@@ -74,7 +74,7 @@ def test_from_a_folder_to_a_table_in_two_commands(tmp_path):
     (tmp_path / "parts" / "dark" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     predict = shell(tmp_path, "predict", "parts.gcm", "parts")
     rows = list(csv.DictReader(predict.stdout.splitlines()))
-    assert list(rows[0]) == ["path", "label", "probability", "margin", "typicality"]
+    assert list(rows[0]) == ["path", "label", "probability", "margin", "typicality", "unlike"]
     assert len(rows) == 60
     assert np.mean([Path(row["path"]).parent.name == row["label"] for row in rows]) > 0.8
     assert predict.returncode == 1
@@ -189,6 +189,7 @@ def test_predict_reads_images_as_the_model_was_fitted(run, world):
     np.testing.assert_allclose([float(row["probability"]) for row in rows], probabilities.max(axis=1), atol=1e-5)
     np.testing.assert_allclose([float(row["margin"]) for row in rows], np.abs(scores), atol=1e-5)
     assert [row["typicality"] for row in rows] == [""] * 8  # 48 images are too few to judge by
+    assert [row["unlike"] for row in rows] == [""] * 8
 
 
 def test_predict_writes_a_file_or_json(run):
@@ -199,15 +200,17 @@ def test_predict_writes_a_file_or_json(run):
     assert code == 0
     assert len(rows) == 7
     assert rows[0].keys() == set(cli.COLUMNS)
-    assert rows[0]["typicality"] is None
+    assert rows[0]["typicality"] is rows[0]["unlike"] is None
 
 
 def test_the_number_of_strange_images_is_reported(run, monkeypatch):
-    usual = np.array([0.0001, 0.5, 1, 1, 1, 1, 1])
+    usual = np.array([0.0009999, 0.5, 0.001, 0.00999, 0.01, 1, np.nan])
     monkeypatch.setattr(GCMClassifier, "_typicality", staticmethod(lambda descriptions: usual))
     code, out, err = run("predict", "parts.gcm", "new")
     assert code == 0
-    assert [row["typicality"] for row in csv.DictReader(out.splitlines())][:2] == ["0.0001", "0.5"]
+    rows = list(csv.DictReader(out.splitlines()))
+    assert [row["typicality"] for row in rows][:2] == ["0.001", "0.5"]  # rounded
+    assert [row["unlike"] for row in rows] == ["yes", "no", "doubtful", "doubtful", "no", "no", ""]
     assert err == "skgcm: 1 of 7 images are unlike the training images: typicality below 0.001\n"
 
 
