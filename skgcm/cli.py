@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy.special import softmax
-from sklearn.metrics import accuracy_score, balanced_accuracy_score
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 from sklearn.utils import gen_batches
 from tqdm import tqdm
@@ -29,6 +29,7 @@ from skgcm.datasets import _listing, load_image_folder
 from skgcm.inputs import pillow
 from skgcm.typicality import DOUBTFUL, STRANGE
 from skgcm.utils import atomic
+from skgcm.utils.warnings import images_may_be_strange
 
 ERRORS = ImportError, OSError, ValueError, ArithmeticError, MemoryError, RuntimeError  # for these the message is enough
 BATCH = 256  # images in memory
@@ -128,6 +129,17 @@ def _parser():
     )
     report.add_argument("-o", "--output", metavar="HTML", required=True, help="the file to write")
 
+    calibrate = command(
+        "calibrate",
+        _calibrate,
+        "Calibrate probabilities to match the accuracy on images that were not in the fit, and write a new model file.",
+    )
+    model(calibrate)
+    calibrate.add_argument(
+        "images", metavar="IMAGES", nargs="+", help="folders or files; the name of a file's folder is its true class"
+    )
+    calibrate.add_argument("-o", "--output", metavar="MODEL", required=True, help="the model file to write")
+
     export = command("export", _export, "Write an ONNX file, which needs neither PyTorch nor skgcm.")
     model(export)
     export.add_argument("output", metavar="ONNX", help="the file to write")
@@ -135,7 +147,7 @@ def _parser():
 
     info = command("info", _info, "Say what a model file holds.")
     model(info)
-    for made in (fit, predict, info):
+    for made in (fit, predict, calibrate, info):
         made.add_argument("--json", action="store_true", help="write JSON to stdout; of predictions one object a line")
     return parser
 
@@ -387,12 +399,37 @@ def _report(args):
     _check_output(args.output)
     report, clf = _report_class(), _load(args.model)
     reader = _Reader(clf, args.images)
+    X, paths = _all(reader)
+    report.from_estimator(clf, X, _true_classes(clf, paths), names=_names(paths)).save(args.output)
+    return reader.end()
+
+
+def _calibrate(args):
+    _check_output(args.output)
+    reader = _Reader(clf := _load(args.model), args.images)
+    X, paths = _all(reader)
+    y = _true_classes(clf, paths)
+    if y is None:
+        raise ValueError(
+            "The images must be in folders that have the names of the model's classes, which are "
+            f"{', '.join(map(str, clf.classes_))}: FOLDER/CLASS/FILE."
+        )
+    before = log_loss(y, clf.predict_proba(X), labels=clf.classes_)
+    clf.calibrate(X, y).save(args.output)
+    facts = {"model": args.output, "images": len(y), "temperature": round(clf.temperature_, 4)}
+    facts["log_loss_before"] = round(before, 4)
+    with images_may_be_strange():  # the first call has warned
+        facts["log_loss_after"] = round(log_loss(y, clf.predict_proba(X), labels=clf.classes_), 4)
+    _write_facts(facts, args.json)
+    return reader.end()
+
+
+def _all(reader):
+    """All images and their paths. Raises ValueError if no image can be read."""
     batches = list(reader)
     if not batches:
         raise ValueError(f"None of {len(reader.files)} images can be read.")
-    X, paths = np.concatenate([X for X, _ in batches]), [path for _, paths in batches for path in paths]
-    report.from_estimator(clf, X, _true_classes(clf, paths), names=_names(paths)).save(args.output)
-    return reader.end()
+    return np.concatenate([X for X, _ in batches]), [path for _, paths in batches for path in paths]
 
 
 def _true_classes(clf, paths):

@@ -251,6 +251,7 @@ def test_an_error_is_one_line_and_exit_code_1(run, arguments, message):
         ["fit", "parts", "-o", "x.gcm", "--report", "nodir/x.html"],
         ["predict", "parts.gcm", "new", "-o", "nodir/x.csv"],
         ["report", "parts.gcm", "new", "-o", "nodir/x.html"],
+        ["calibrate", "parts.gcm", "new", "-o", "nodir/x.gcm"],
         ["export", "parts.gcm", "nodir/x.onnx"],
     ],
     ids=str,
@@ -318,6 +319,37 @@ def test_info_says_what_a_model_is(run):
     assert "encoder_width=4" in facts["parameters"]
     code, out, _ = run("info", "parts.gcm")
     assert "classes      bright, dark\n" in out
+
+
+def test_calibrate_writes_a_model_of_another_temperature(run, world):
+    code, out, err = run("calibrate", "parts.gcm", "new", "-o", "calibrated.gcm", "--json")
+    facts = json.loads(out)
+    assert (code, err) == (0, "")
+    assert (facts["model"], facts["images"]) == ("calibrated.gcm", 7)
+    assert facts["log_loss_after"] != facts["log_loss_before"]
+    one, other = (GCMClassifier.load(world / name) for name in ("calibrated.gcm", "parts.gcm"))
+    paths = sorted(world.glob("new/*/*.png"))
+    X, y = np.stack([np.asarray(Image.open(path)) for path in paths]), [path.parent.name for path in paths]
+    assert one.temperature_ == other.calibrate(X, y).temperature_ != 1
+    assert facts["temperature"] == round(one.temperature_, 4)
+
+
+def test_calibrate_needs_the_classes_as_folders(run, tmp_path):
+    save_images(tmp_path / "today", 120, n=2)
+    code, out, err = run("calibrate", "parts.gcm", str(tmp_path), "-o", "no.gcm")
+    assert (code, out) == (1, "")
+    assert "the names of the model's classes, which are bright, dark: FOLDER/CLASS/FILE" in err
+    assert not Path("no.gcm").exists()
+
+
+def test_calibrate_leaves_out_a_broken_image_and_the_exit_code_says_so(run, tmp_path):
+    save_images(tmp_path / "bright", 150, n=2)
+    save_images(tmp_path / "dark", 90, n=2)
+    (tmp_path / "dark" / "broken.png").write_bytes(b"nothing")
+    code, out, err = run("calibrate", "parts.gcm", str(tmp_path), "-o", "some.gcm")
+    assert code == 1
+    assert "images           4\n" in out
+    assert "1 of 5 images could not be read" in err
 
 
 def test_export_writes_onnx(run, monkeypatch):
