@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy.special import softmax
-from sklearn.metrics import accuracy_score, balanced_accuracy_score
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 from sklearn.utils import gen_batches
 from tqdm import tqdm
@@ -28,11 +28,13 @@ from skgcm._version import __version__
 from skgcm.classifier import GCMClassifier
 from skgcm.datasets import _listing, load_image_folder
 from skgcm.inputs import pillow
-from skgcm.typicality import STRANGE
+from skgcm.typicality import DOUBTFUL, STRANGE
+from skgcm.utils import atomic
+from skgcm.utils.warnings import images_may_be_strange
 
 ERRORS = ImportError, OSError, ValueError, ArithmeticError, MemoryError, RuntimeError  # for these the message is enough
 BATCH = 256  # images in memory
-COLUMNS = "path", "label", "probability", "margin", "typicality"
+COLUMNS = "path", "label", "probability", "margin", "typicality", "unlike"
 
 
 class UsageError(Exception):
@@ -70,8 +72,8 @@ def _parser():
     parser.add_argument("--version", action="version", version=f"skgcm {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    def command(name, run, about):
-        made = commands.add_parser(name, help=about, description=about, allow_abbrev=False)
+    def command(name, run, about, short=None):
+        made = commands.add_parser(name, help=short or about, description=about, allow_abbrev=False)
         made.set_defaults(run=run)
         return made
 
@@ -111,15 +113,33 @@ def _parser():
     predict.add_argument("images", metavar="IMAGES", nargs="+", help="folders, with all that is in them, or files")
     predict.add_argument("-o", "--output", metavar="CSV", help="write the table to a file (default: to stdout)")
 
-    report = command("report", _report, "Write a report on images: one HTML file with the evidence.")
+    report = command(
+        "report",
+        _report,
+        "Write a report on images: one HTML file with the evidence. Use images that were not in the fit: on training "
+        "images the report looks better than the model is.",
+        "Write a report on images: one HTML file with the evidence.",
+    )
     model(report)
     report.add_argument(
         "images",
         metavar="IMAGES",
         nargs="+",
-        help="folders or files; folders that have the names of classes, if all have, say the true classes",
+        help="folders or files of images that were not in the fit; folders that have the names of classes, if all "
+        "have, say the true classes",
     )
     report.add_argument("-o", "--output", metavar="HTML", required=True, help="the file to write")
+
+    calibrate = command(
+        "calibrate",
+        _calibrate,
+        "Calibrate probabilities to match the accuracy on images that were not in the fit, and write a new model file.",
+    )
+    model(calibrate)
+    calibrate.add_argument(
+        "images", metavar="IMAGES", nargs="+", help="folders or files; the name of a file's folder is its true class"
+    )
+    calibrate.add_argument("-o", "--output", metavar="MODEL", required=True, help="the model file to write")
 
     export = command("export", _export, "Write an ONNX file, which needs neither PyTorch nor skgcm.")
     model(export)
@@ -128,7 +148,7 @@ def _parser():
 
     info = command("info", _info, "Say what a model file holds.")
     model(info)
-    for made in (fit, predict, info):
+    for made in (fit, predict, calibrate, info):
         made.add_argument("--json", action="store_true", help="write JSON to stdout; of predictions one object a line")
     return parser
 
@@ -137,6 +157,20 @@ def _say(text):
     """One line on stderr."""
     with tqdm.external_write_mode(sys.stderr):
         sys.stderr.write(f"skgcm: {' '.join(str(text).split())}\n")
+
+
+def _check_output(path):
+    """Raise OSError if a file cannot be written there, before the work for it is done."""
+    path = atomic.expanded(path)
+    if os.path.islink(path):
+        path = os.path.realpath(path)
+    folder = os.path.dirname(path) or os.curdir
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"{path!r} is a folder. Name a file to write.")
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"the folder {folder!r} does not exist. Make it first, or name another file.")
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"the folder {folder!r} is not writable. Change its permissions, or name another file.")
 
 
 def _write_facts(facts, as_json):
@@ -210,7 +244,9 @@ def _fit(args):
     if args.report and not args.hold_out:
         raise UsageError("--report shows held-out images, and --hold-out 0 leaves none")
     clf = _classifier(args.set)
+    _check_output(args.output)
     if args.report:
+        _check_output(args.report)
         _report_class()
     X, y, paths, *groups = load_image_folder(
         args.folder, size=args.size, mode=args.mode, groups=args.groups, on_error="warn", return_paths=True
@@ -317,12 +353,22 @@ def _predictions(clf, reader):
             softmax(scores, axis=1).max(axis=1).tolist(),
             (best[:, 1] - best[:, 0]).tolist(),
             [None if math.isnan(value) else value for value in typicality.tolist()],
+            map(_unlike, typicality.tolist()),
         )
         for row in zip(*rows, strict=True):
             yield {k: round(v, 6) if isinstance(v, float) else v for k, v in zip(COLUMNS, row, strict=True)}
 
 
+def _unlike(typicality):
+    """Whether an image is unlike the training images: "no", "doubtful", "yes", or None if the model cannot tell."""
+    if math.isnan(typicality):
+        return None
+    return "yes" if typicality < STRANGE else "doubtful" if typicality < DOUBTFUL else "no"
+
+
 def _predict(args):
+    if args.output and (os.path.isdir(args.output) or not os.path.exists(args.output)):  # others: written in place
+        _check_output(args.output)
     reader = _Reader(clf := _load(args.model), args.images)
     with contextlib.ExitStack() as stack:
         out = sys.stdout
@@ -333,7 +379,7 @@ def _predict(args):
             table.writeheader()
         strange = 0
         for row in _predictions(clf, reader):
-            strange += row["typicality"] is not None and row["typicality"] < STRANGE
+            strange += row["unlike"] == "yes"
             if args.json:
                 out.write(json.dumps(row, ensure_ascii=False) + "\n")
             else:
@@ -355,14 +401,40 @@ def _report_class():
 
 
 def _report(args):
+    _check_output(args.output)
     report, clf = _report_class(), _load(args.model)
     reader = _Reader(clf, args.images)
+    X, paths = _all(reader)
+    report.from_estimator(clf, X, _true_classes(clf, paths), names=_names(paths)).save(args.output)
+    return reader.end()
+
+
+def _calibrate(args):
+    _check_output(args.output)
+    reader = _Reader(clf := _load(args.model), args.images)
+    X, paths = _all(reader)
+    y = _true_classes(clf, paths)
+    if y is None:
+        raise ValueError(
+            "The images must be in folders that have the names of the model's classes, which are "
+            f"{', '.join(map(str, clf.classes_))}: FOLDER/CLASS/FILE."
+        )
+    before = log_loss(y, clf.predict_proba(X), labels=clf.classes_)
+    clf.calibrate(X, y).save(args.output)
+    facts = {"model": args.output, "images": len(y), "temperature": round(clf.temperature_, 4)}
+    facts["log_loss_before"] = round(before, 4)
+    with images_may_be_strange():  # the first call has warned
+        facts["log_loss_after"] = round(log_loss(y, clf.predict_proba(X), labels=clf.classes_), 4)
+    _write_facts(facts, args.json)
+    return reader.end()
+
+
+def _all(reader):
+    """All images and their paths. Raises ValueError if no image can be read."""
     batches = list(reader)
     if not batches:
         raise ValueError(f"None of {len(reader.files)} images can be read.")
-    X, paths = np.concatenate([X for X, _ in batches]), [path for _, paths in batches for path in paths]
-    report.from_estimator(clf, X, _true_classes(clf, paths), names=_names(paths)).save(args.output)
-    return reader.end()
+    return np.concatenate([X for X, _ in batches]), [path for _, paths in batches for path in paths]
 
 
 def _true_classes(clf, paths):
@@ -380,6 +452,7 @@ def _names(paths):
 
 
 def _export(args):
+    _check_output(args.output)
     GCMClassifier.load(args.model, device="cpu").to_onnx(args.output, maps=None if args.no_maps else "contributions")
     return 0
 

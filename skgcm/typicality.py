@@ -12,6 +12,7 @@ N_IMAGES = 2000  # number of training images that are used, at most
 LEAST_IMAGES = 50  # with fewer training images there is no typicality
 LEAST_SIDE = 8  # pixels: for smaller images, sharpness and the like have no meaning
 STRANGE = 0.001  # an image of smaller typicality is of a kind that the classifier does not know
+DOUBTFUL = 0.01  # an image of smaller typicality may be of such a kind: of usual images one in a hundred is
 TOLERATED = 0.02  # largest share of strange images in a call without a warning
 UNUSUAL, MANY, LEAST_CALL = 0.1, 0.4, 20  # warn if this share of at least LEAST_CALL images is below UNUSUAL
 N_FOLDS = 5

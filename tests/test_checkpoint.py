@@ -408,7 +408,7 @@ def _of_negative_variance(part):
 DAMAGES = {
     "bit": (_flipped, "checksum"),
     "cut": (lambda path: os.truncate(path, path.stat().st_size // 2), "damaged"),
-    "empty": (lambda path: path.write_bytes(b""), "truncated"),
+    "empty": (lambda path: path.write_bytes(b""), "cut off"),
     "model": (lambda path: safetensors_file.write(path, {}, {}, "model"), "kind 'model', not 'checkpoint'"),
     "no-metadata": (lambda path: safetensors_file.write(path, {}, {}, "checkpoint"), "parts do not belong together"),
     "momentum": (

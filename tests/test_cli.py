@@ -74,7 +74,7 @@ def test_from_a_folder_to_a_table_in_two_commands(tmp_path):
     (tmp_path / "parts" / "dark" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     predict = shell(tmp_path, "predict", "parts.gcm", "parts")
     rows = list(csv.DictReader(predict.stdout.splitlines()))
-    assert list(rows[0]) == ["path", "label", "probability", "margin", "typicality"]
+    assert list(rows[0]) == ["path", "label", "probability", "margin", "typicality", "unlike"]
     assert len(rows) == 60
     assert np.mean([Path(row["path"]).parent.name == row["label"] for row in rows]) > 0.8
     assert predict.returncode == 1
@@ -189,6 +189,7 @@ def test_predict_reads_images_as_the_model_was_fitted(run, world):
     np.testing.assert_allclose([float(row["probability"]) for row in rows], probabilities.max(axis=1), atol=1e-5)
     np.testing.assert_allclose([float(row["margin"]) for row in rows], np.abs(scores), atol=1e-5)
     assert [row["typicality"] for row in rows] == [""] * 8  # 48 images are too few to judge by
+    assert [row["unlike"] for row in rows] == [""] * 8
 
 
 def test_predict_writes_a_file_or_json(run):
@@ -199,15 +200,17 @@ def test_predict_writes_a_file_or_json(run):
     assert code == 0
     assert len(rows) == 7
     assert rows[0].keys() == set(cli.COLUMNS)
-    assert rows[0]["typicality"] is None
+    assert rows[0]["typicality"] is rows[0]["unlike"] is None
 
 
 def test_the_number_of_strange_images_is_reported(run, monkeypatch):
-    usual = np.array([0.0001, 0.5, 1, 1, 1, 1, 1])
+    usual = np.array([0.0009999, 0.5, 0.001, 0.00999, 0.01, 1, np.nan])
     monkeypatch.setattr(GCMClassifier, "_typicality", staticmethod(lambda descriptions: usual))
     code, out, err = run("predict", "parts.gcm", "new")
     assert code == 0
-    assert [row["typicality"] for row in csv.DictReader(out.splitlines())][:2] == ["0.0001", "0.5"]
+    rows = list(csv.DictReader(out.splitlines()))
+    assert [row["typicality"] for row in rows][:2] == ["0.001", "0.5"]  # rounded
+    assert [row["unlike"] for row in rows] == ["yes", "no", "doubtful", "doubtful", "no", "no", ""]
     assert err == "skgcm: 1 of 7 images is unlike the training images: typicality below 0.001\n"
 
 
@@ -229,10 +232,13 @@ def test_a_named_pipe_is_refused(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["predict", "nowhere.gcm", "new"], "nowhere.gcm"),
+        (["predict", "nowhere.gcm", "new"], "nowhere.gcm does not exist. Expected a model file, which"),
+        (["predict", "parts", "new"], "parts is a folder. Expected a model file, which"),
+        (["report", "nowhere.gcm", "new", "-o", "x.html"], "nowhere.gcm does not exist. Expected a model file"),
+        (["export", "parts", "x.onnx"], "parts is a folder. Expected a model file"),
         (["predict", "parts.gcm", "nowhere"], "nowhere"),
-        (["predict", str(Path("new", "dark", "part0_0.png")), "new"], "part0_0.png"),
-        (["info", "nowhere.gcm"], "nowhere.gcm"),
+        (["predict", str(Path("new", "dark", "part0_0.png")), "new"], "is not a model file of skgcm, or it is cut off"),
+        (["info", "nowhere.gcm"], "nowhere.gcm does not exist. Expected a model file"),
         (["fit", "nowhere", "-o", "x.gcm"], "nowhere"),
         (["fit", "new/dark", "-o", "x.gcm"], "no class folders"),
     ],
@@ -244,6 +250,33 @@ def test_an_error_is_one_line_and_exit_code_1(run, arguments, message):
     assert err.startswith("skgcm: error: ")
     assert err.count("\n") == 1
     assert message in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["fit", "parts", "-o", "nodir/x.gcm"],
+        ["fit", "parts", "-o", "x.gcm", "--report", "nodir/x.html"],
+        ["predict", "parts.gcm", "new", "-o", "nodir/x.csv"],
+        ["report", "parts.gcm", "new", "-o", "nodir/x.html"],
+        ["calibrate", "parts.gcm", "new", "-o", "nodir/x.gcm"],
+        ["export", "parts.gcm", "nodir/x.onnx"],
+    ],
+    ids=str,
+)
+def test_an_output_in_no_folder_is_an_error_before_the_work(run, monkeypatch, arguments):
+    for name in ("load_image_folder", "_load"):
+        monkeypatch.setattr(cli, name, lambda *args, **options: pytest.fail("the work has begun"))
+    wrong = "skgcm: error: the folder 'nodir' does not exist. Make it first, or name another file.\n"
+    assert run(*arguments) == (1, "", wrong)
+
+
+def test_an_output_that_is_a_folder_or_in_a_folder_without_write_access_is_an_error(run, monkeypatch):
+    assert run("fit", "parts", "-o", "new") == (1, "", "skgcm: error: 'new' is a folder. Name a file to write.\n")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    code, _, err = run("fit", "parts", "-o", "new/x.gcm")
+    assert code == 1
+    assert "error: the folder 'new' is not writable. Change its permissions, or name another file." in err
 
 
 @pytest.mark.parametrize(
@@ -296,6 +329,37 @@ def test_info_says_what_a_model_is(run):
     assert "classes      bright, dark\n" in out
 
 
+def test_calibrate_writes_a_model_of_another_temperature(run, world):
+    code, out, err = run("calibrate", "parts.gcm", "new", "-o", "calibrated.gcm", "--json")
+    facts = json.loads(out)
+    assert (code, err) == (0, "")
+    assert (facts["model"], facts["images"]) == ("calibrated.gcm", 7)
+    assert facts["log_loss_after"] != facts["log_loss_before"]
+    one, other = (GCMClassifier.load(world / name) for name in ("calibrated.gcm", "parts.gcm"))
+    paths = sorted(world.glob("new/*/*.png"))
+    X, y = np.stack([np.asarray(Image.open(path)) for path in paths]), [path.parent.name for path in paths]
+    assert one.temperature_ == other.calibrate(X, y).temperature_ != 1
+    assert facts["temperature"] == round(one.temperature_, 4)
+
+
+def test_calibrate_needs_the_classes_as_folders(run, tmp_path):
+    save_images(tmp_path / "today", 120, n=2)
+    code, out, err = run("calibrate", "parts.gcm", str(tmp_path), "-o", "no.gcm")
+    assert (code, out) == (1, "")
+    assert "the names of the model's classes, which are bright, dark: FOLDER/CLASS/FILE" in err
+    assert not Path("no.gcm").exists()
+
+
+def test_calibrate_leaves_out_a_broken_image_and_the_exit_code_says_so(run, tmp_path):
+    save_images(tmp_path / "bright", 150, n=2)
+    save_images(tmp_path / "dark", 90, n=2)
+    (tmp_path / "dark" / "broken.png").write_bytes(b"nothing")
+    code, out, err = run("calibrate", "parts.gcm", str(tmp_path), "-o", "some.gcm")
+    assert code == 1
+    assert "images           4\n" in out
+    assert "1 of 5 images could not be read" in err
+
+
 def test_export_writes_onnx(run, monkeypatch):
     asked = []
     monkeypatch.setattr(GCMClassifier, "to_onnx", lambda self, *args, **options: asked.append((args, options)))
@@ -333,6 +397,12 @@ def test_a_report_of_images_in_other_folders_has_no_true_classes(run, reports, t
     assert run("report", "parts.gcm", str(tmp_path / "today"), "new", "-o", "report.html")[0] == 0
     assert reports[0]["y"] is None
     assert len(reports[0]["names"]) == 9
+
+
+def test_the_help_says_that_a_report_needs_images_that_were_not_in_the_fit(run):
+    code, out, _ = run("report", "--help")
+    assert code == 0
+    assert "Use images that were not in the fit" in " ".join(out.split())
 
 
 def test_fit_reports_on_held_out_images(run, reports):

@@ -140,6 +140,27 @@ def test_a_decision_that_needs_few_pixels_loses_them():
     assert sum("few pixels" in finding for finding in check.findings) == 1
 
 
+def test_few_images_of_a_class_weaken_the_sentence_on_few_pixels():
+    X, y, _ = draw(39)  # 19 are marked
+    check = check_evidence(Marked("spot"), X, y)
+    assert check.n.tolist() == [20, 19]
+    assert "Few images: the decision for marked may lean on few pixels, but 19 images cannot show it." in str(check)
+    assert "leans on few pixels" not in str(check)
+    assert check.text.splitlines()[-1].split()[:2] == ["marked", "19"]
+
+
+def test_accuracy_near_chance_tells_nothing_of_groups():
+    class Guesses(Marked):
+        def predict(self, X):
+            return np.full(len(X), "dull")
+
+    X, y, _ = draw(60)
+    check = check_evidence(Guesses(), X, y, groups=np.arange(60) // 4)
+    assert check.accuracy_random == pytest.approx(0.5)
+    assert "Always naming the most frequent class gives 0.50: too few images or epochs to tell" in check.findings[0]
+    assert "no sign" not in str(check)
+
+
 def test_groups_that_give_the_class_away_are_found(monkeypatch):
     class Remembers(Marked):
         """Knows each group by the value of its first pixel."""
@@ -173,7 +194,7 @@ def test_a_class_without_images_has_no_numbers():
     check = check_evidence(Marked("spot"), X[1::2], y[1::2])
     assert np.isnan(check.fixed[0])
     assert np.isnan(check.accuracy_without[0])
-    assert check.text.splitlines()[-2].split() == ["dull", "-", "-", "-"]
+    assert check.text.splitlines()[-2].split() == ["dull", "0", "-", "-", "-"]
 
 
 def test_a_report_without_findings_states_this():

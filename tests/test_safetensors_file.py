@@ -198,10 +198,10 @@ def test_a_shape_of_many_axes_is_an_error_of_the_file(tmp_path, tensors):
 
 
 def test_a_missing_file_a_folder_and_a_pipe(tmp_path):
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r"model\.gcm does not exist\. Expected a model file, which"):
         safetensors_file.read(tmp_path / "model.gcm", "model")
-    with pytest.raises(IsADirectoryError):
-        safetensors_file.read(tmp_path, "model")
+    with pytest.raises(IsADirectoryError, match=r"is a folder\. Expected a checkpoint, which"):
+        safetensors_file.read(tmp_path, "checkpoint")
     if not hasattr(os, "mkfifo"):
         pytest.skip("this system has no named pipes")
     os.mkfifo(tmp_path / "pipe")

@@ -24,6 +24,10 @@ from skgcm.utils import atomic
 
 SCHEMA = 1  # version of the content; a reader accepts only its own
 KINDS = {"model": "GCMClassifier.load", "checkpoint": "GCMClassifier(checkpoint=...)"}  # and how to read them
+EXPECTED = {
+    "model": "a model file, which GCMClassifier.save or `skgcm fit` writes",
+    "checkpoint": "a checkpoint, which GCMClassifier(checkpoint=...) writes",
+}
 DTYPES = {"F32": torch.float32, "F64": torch.float64, "I64": torch.int64, "U8": torch.uint8}
 # A Python object can take 24 times the bytes of its JSON ("[],"), so a header takes less than 64 MiB of memory.
 MAX_HEADER = 2**20  # bytes
@@ -99,7 +103,7 @@ def opened(source, kind):
         If there is no such file, or it may not be read.
     """
     with atomic.readable(source) as (path, called):
-        _check_frame(path, called)
+        _check_frame(path, called, kind)
         try:
             # pread copies the content: a memory map would change if the file is written to or truncated
             with safe_open(path, framework="pt", device="cpu", backend="pread") as file:
@@ -183,10 +187,15 @@ def versions():
     return {"skgcm": __version__, "python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
-def _check_frame(path, called):
+def _check_frame(path, called, kind):
     """Raise unless this is a regular file that starts like safetensors, with a header that may be read."""
-    # open() of a pipe would wait for a writer
-    if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{called} does not exist. Expected {EXPECTED[kind]}.") from error
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(f"{called} is a folder. Expected {EXPECTED[kind]}.")
+    if not stat.S_ISREG(mode):  # open() of a pipe would wait for a writer
         raise ModelFileError(f"{called} is not a regular file.")
     with open(path, "rb") as file:
         size, start = os.fstat(file.fileno()).st_size, file.read(8)
@@ -198,7 +207,7 @@ def _check_frame(path, called):
                 "written by GCMClassifier.save."
             )
     if len(start) < 8 or header > size - 8:
-        raise ModelFileError(f"{called} is truncated or not a model file: {size} bytes, with a header that is longer.")
+        raise ModelFileError(f"{called} is not a {kind} file of skgcm, or it is cut off. Expected {EXPECTED[kind]}.")
     if header > MAX_HEADER:
         raise ModelFileError(f"{called} has a header of {header} bytes; there can be at most {MAX_HEADER}.")
 

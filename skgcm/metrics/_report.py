@@ -14,6 +14,7 @@ from skgcm.utils.warnings import images_may_be_strange
 TENTH = 0.1  # share of the pixels that are checked, or removed
 N_SPLITS = 3
 MUCH = 0.5  # of the evidence in one tenth of the pixels of all images, beyond chance
+FEW = 20  # images of a class: with fewer, a change of its accuracy is uncertain
 SEED = 0
 
 
@@ -161,9 +162,11 @@ def check_evidence(clf, X, y, groups=None):
         Its text has the findings, as sentences, and a table. The numbers are:
 
         - classes : ndarray (N,), the labels.
+        - n : ndarray of int (N,), number of images of each class.
         - accuracy_random, accuracy_groups : float, mean accuracy of 3-fold cross-validation where images are split at
           random (``StratifiedKFold``) and by groups (``StratifiedGroupKFold``), NaN without groups. If the first is
-          higher, the classifier recognises the groups.
+          higher, the classifier recognises the groups. If both are near the share of the most frequent class, images or
+          epochs are too few to tell.
         - fixed : ndarray (N,), how much of the positive evidence for a class lies in the same places of all its images:
           1 if all of it lies in the same tenth of the pixels, about 0 if its place varies freely. See the notes.
         - fixed_map : ndarray (N, R, C), mean of the class's maps of positive evidence, each with the sum 1: draw it to
@@ -214,13 +217,16 @@ def check_evidence(clf, X, y, groups=None):
     fixed_map = np.array(
         [positive[of].mean(axis=0) if of.any() else np.full(maps.shape[1:], np.nan) for of in of_class]
     )
-    findings = [*_group_findings(random, grouped, len(y)), *_findings(clf.classes_, fixed, before, after)]
-    heads = ["class", "evidence in fixed places", "accuracy", "without a tenth of the pixels"]
+    n = np.array([int(chosen.sum()) for chosen in of_class])
+    findings = [*_group_findings(random, grouped, n), *_findings(clf.classes_, n, fixed, before, after)]
+    heads = ["class", "images", "evidence in fixed places", "accuracy", "without a tenth of the pixels"]
     lines = [
-        [str(label), *map(_number, numbers)] for label, *numbers in zip(clf.classes_, fixed, before, after, strict=True)
+        [str(label), str(count), *map(_number, numbers)]
+        for label, count, *numbers in zip(clf.classes_, n, fixed, before, after, strict=True)
     ]
     return _Printable(
         classes=clf.classes_,
+        n=n,
         accuracy_random=random,
         accuracy_groups=grouped,
         fixed=fixed,
@@ -271,19 +277,27 @@ def _without_most_important(clf, X, maps):
     return images
 
 
-def _group_findings(random, grouped, n):
+def _group_findings(random, grouped, n_of_class):
+    """Sentences on the accuracy of two kinds of splits."""
     if np.isnan(random):
         return []
+    n = n_of_class.sum()
+    chance = n_of_class.max() / n  # of naming the most frequent class always
     said = f"Accuracy is {random:.2f} if images are split at random and {grouped:.2f} if groups stay together"
     uncertain = 2 * np.sqrt(0.5 * (random * (1 - random) + grouped * (1 - grouped)) / n)
     if random - grouped > max(uncertain, 0.02):
         return [f"The decision leans on what the images of a group have in common. {said}. Split by groups."]
+    if max(random, grouped) < chance + 2 * np.sqrt(chance * (1 - chance) / n):
+        return [
+            f"{said}. Always naming the most frequent class gives {chance:.2f}: too few images or epochs to tell "
+            "whether groups are recognised."
+        ]
     return [f"{said}: no sign that groups are recognised."]
 
 
-def _findings(classes, fixed, before, after):
+def _findings(classes, n_of_class, fixed, before, after):
     found = []
-    for label, share, right, without in zip(classes, fixed, before, after, strict=True):
+    for label, n, share, right, without in zip(classes, n_of_class, fixed, before, after, strict=True):
         if share > MUCH:
             evidence = TENTH + (1 - TENTH) * share
             found.append(
@@ -291,9 +305,11 @@ def _findings(classes, fixed, before, after):
                 "tenth of the pixels of all images. Is this the object, or a mark, a border or the background?"
             )
         if right > 0 and without < right / 2:
+            leans = f"The decision for {label} leans on few pixels."
+            if n < FEW:
+                leans = f"Few images: the decision for {label} may lean on few pixels, but {n} images cannot show it."
             found.append(
-                f"The decision for {label} leans on few pixels. Without the tenth that contributes most, accuracy "
-                f"falls from {right:.2f} to {without:.2f}."
+                f"{leans} Without the tenth that contributes most, accuracy falls from {right:.2f} to {without:.2f}."
             )
     if not found:
         found.append("The evidence of no class lies mainly in fixed places or depends on a tenth of the pixels.")
