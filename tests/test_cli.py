@@ -226,7 +226,7 @@ def test_a_named_pipe_is_refused(run, tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     code, out, err = run("predict", "parts.gcm", str(tmp_path / "pipe.png"))
     assert (code, out) == (1, "")
-    assert "pipe.png' is no regular file" in err
+    assert "pipe.png' is not a regular file" in err
 
 
 @pytest.mark.parametrize(
