@@ -295,7 +295,7 @@ def test_partial_fit_learns_epoch_by_epoch(colour):
         clf.partial_fit(X, y)
     assert len(clf.history_) == 31
     assert clf.score(X, y) > 0.8
-    with pytest.raises(ValueError, match=r"y has the label 9.*Name all labels that will come"):
+    with pytest.raises(ValueError, match=r"y has the label 9.*Name all labels, as n_classes"):
         clf.partial_fit(X, y + 9)
     np.testing.assert_array_equal(GCMClassifier(3, **SMALL).partial_fit(X[:1], y[:1]).classes_, [0, 1, 2])
 

@@ -173,7 +173,7 @@ def test_frames_of_any_size_come_from_files_of_one_size(on_paths, tmp_path):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
 def test_a_named_pipe_is_refused_before_it_is_opened_for_its_size(on_paths, tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
-    with pytest.raises(ValueError, match=r"pipe\.png' is no regular file"):
+    with pytest.raises(ValueError, match=r"pipe\.png' is not a regular file"):
         on_paths.predict([tmp_path / "pipe.png"], any_size=True)
 
 
