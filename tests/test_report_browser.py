@@ -189,7 +189,7 @@ def test_filters_and_orders(opened, measured):
     margins = stored(page, "images.map(image => image.margin)")
     wait_for_image(page, int(np.argmin(margins)))
     page.click("text=Show all")
-    wait_for_list(page, 40)
+    sync_api.expect(page.locator("#list li").first).to_contain_text("WRONG", timeout=60_000)
     errors = page.eval_on_selector_all("#list li", "items => items.map(item => item.innerText.includes('WRONG'))")
     assert errors == sorted(errors, reverse=True)  # at first, wrong answers come first
     page.fill("#search", "no such name")
