@@ -13,7 +13,7 @@ STEPS = 20  # of Integrated Gradients, from black
 
 
 def grad_cam(cnn):
-    method = LayerGradCam(cnn, cnn.layers)
+    method = LayerGradCam(cnn, cnn.encoder)
 
     def attribute(images, target):
         cam = method.attribute(images, target=target, relu_attributions=True)

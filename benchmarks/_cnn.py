@@ -26,19 +26,19 @@ class CNN(GCM):
         nn.Module.__init__(self)
         pairs = pairwise((in_channels, *self.widths))
         blocks = [ConvBlock(*pair, stride=1 + (i in (3, 6))) for i, pair in enumerate(pairs)]
-        self.layers = nn.Sequential(*blocks, ConvBlock(64, 64, kernel=1))
+        self.encoder = nn.Sequential(*blocks, ConvBlock(64, 64, kernel=1))
         self.head = _Linear(64, n_classes)
         self.n_classes, self.floats_per_pixel, self.stride = n_classes, 64, 4
         self.reset_parameters(generator)
 
     def features(self, images, regions=None):
-        """(B, 64, H / 4, W / 4)."""
+        """A list of one Tensor (B, 64, H / 4, W / 4)."""
         dtype = images.dtype
         images = standardise(images, regions=regions) if self.standardises else images - 0.5
-        return self.layers(images.contiguous(memory_format=torch.channels_last)).to(dtype)
+        return [self.encoder(images.contiguous(memory_format=torch.channels_last)).to(dtype)]
 
-    def forward(self, images, regions=None):
-        features = self.features(images, regions)
+    def forward(self, images, regions=None, features=None):
+        (features,) = self.features(images, regions) if features is None else features
         with torch.autocast(images.device.type, enabled=False):
             if regions is None:
                 return self.head(features.mean((2, 3)))
@@ -53,6 +53,8 @@ class StandardisedCNN(CNN):
 
 
 class _Linear(nn.Linear):
+    levels = ((64, None, 1),)  # GCM's heads have one for each resolution
+
     def reset_parameters(self, generator=None):
         """The first weights that GCM's coarsest head has."""
         nn.init.normal_(self.weight, 0, self.in_features**-0.5, generator=generator)
@@ -69,12 +71,12 @@ def for_captum(cnn):
 
 
 class CNNClassifier(GCMClassifier):
-    """Trained by the same code and schedule as GCM. `explain` and `transform` do not work."""
+    """Trained by the same code and schedule as GCM, without `sparsity`. `explain` and `transform` do not work."""
 
     network = CNN
 
     def _build_net(self, *args, **other_params):
-        return super()._build_net(*args, **other_params).set_params(module=self.network)
+        return super()._build_net(*args, **other_params).set_params(module=self.network, sparsity=0.0)
 
 
 class StandardisedCNNClassifier(CNNClassifier):

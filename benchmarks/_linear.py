@@ -35,8 +35,12 @@ class PooledLinear(GCM):
     def reset_parameters(self, generator=None):
         self.head.reset_parameters(generator)
 
-    def forward(self, images):
-        features = self.encoder(images.contiguous(memory_format=torch.channels_last))[-1].to(images.dtype)
+    def features(self, images, regions=None):
+        """A list of one Tensor (B, K, h, w)."""
+        return [self.encoder(images.contiguous(memory_format=torch.channels_last))[-1].to(images.dtype)]
+
+    def forward(self, images, regions=None, features=None):
+        (features,) = self.features(images) if features is None else features
         with torch.autocast(images.device.type, enabled=False):
             return self.head(features.mean((2, 3)))
 

@@ -203,7 +203,7 @@ class Methods:
         self.gcm, self.n_classes = gcm, len(gcm.classes_)
         self.cnn = for_captum(cnn.net_.network)
         self.device = next(self.cnn.parameters()).device
-        self.guided, self.grad_cam = GuidedBackprop(self.cnn), LayerGradCam(self.cnn, self.cnn.layers)
+        self.guided, self.grad_cam = GuidedBackprop(self.cnn), LayerGradCam(self.cnn, self.cnn.encoder)
 
     def __call__(self, X):
         """{method: maps} of uint8 images, and GCM's explanation of them."""
@@ -216,7 +216,7 @@ class Methods:
         images = torch.from_numpy(evidence.images).to(self.device).permute(0, 3, 1, 2)
         size = images.shape[2:]
         with torch.no_grad():
-            features = self.cnn.features(images)
+            (features,) = self.cnn.features(images)
             cam = enlarged(torch.einsum("bkrc,nk->bnrc", features, self.cnn.head.weight), size)
         images.requires_grad_()
         guided, grad_cam = [], []

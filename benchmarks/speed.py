@@ -161,7 +161,7 @@ def explaining(method):
 
     cnn = for_captum(CNN(10)).to(DEVICE)
     images = (torch.from_numpy(X).to(DEVICE).permute(0, 3, 1, 2).float() / 255).requires_grad_()
-    captum = LayerGradCam(cnn, cnn.layers) if method == "cam" else GuidedBackprop(cnn)
+    captum = LayerGradCam(cnn, cnn.encoder) if method == "cam" else GuidedBackprop(cnn)
     warnings.simplefilter("ignore")  # Captum's, about its hooks
     return lambda: [captum.attribute(images, target=j) for j in range(10)]
 
