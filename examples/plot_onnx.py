@@ -43,9 +43,11 @@ classes, shape = json.loads(metadata["classes"]), json.loads(metadata["image_sha
 print(f"labels {classes}, image size {shape}, value range {metadata['value_range']}")
 
 images = X_test.reshape(-1, *shape).astype(np.float32)
-scores, probabilities, contributions = session.run(None, {"images": images})
+names = ["scores", "probabilities", "contributions", "typicality"]
+scores, probabilities, contributions, typicality = session.run(names, {"images": images})
 predicted = np.asarray(classes)[scores.argmax(axis=1)]
 print(f"accuracy of ONNX Runtime: {(predicted == y_test).mean():.4f}")
+print(f"images unlike the training images (typicality below 0.001): {(typicality < 0.001).sum()} of {len(images)}")
 
 # %%
 # The contributions (n, classes, rows, columns, channels) average to the scores, as in Python.

@@ -797,7 +797,6 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         which is fitted to the 30 largest.
 
         A small or rare object in an image of the usual kind changes the averages little, so the image stays typical.
-        ONNX files do not have the typicality.
 
         References
         ----------
@@ -965,11 +964,13 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         contributions (n, N, R, C, D) CCM of all classes; the mean over R, C and D is the score
         weights       (n, N, R, C)    CWM of all classes, with ``maps="weights"``
         weights_dark  (n, N, R, C)    with ``maps="weights"``, CWM on 1 - image, if ``polarity="both"``
+        typicality    (n,)            as :meth:`typicality`, if the classifier has it
         ============= =============== ==============================================================================
 
         They equal those of :meth:`explain` to float32 rounding. A graph cannot raise errors: an image that `predict`
-        would refuse, with a NaN or with values outside the value range by more than its width, has NaN as scores and
-        probabilities. The graph cannot detect images in 0 .. 1 instead of 0 .. 255, unless its input is uint8.
+        would refuse, with a NaN or with values outside the value range by more than its width, has NaN as scores,
+        probabilities and typicality. The graph cannot detect images in 0 .. 1 instead of 0 .. 255, unless its input is
+        uint8.
 
         Only one thread exports at a time; others may predict meanwhile.
 
@@ -978,11 +979,12 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
 
             session = onnxruntime.InferenceSession("model.onnx")
             classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
-            scores, probabilities, contributions = session.run(None, {"images": images})
+            names = ["scores", "probabilities", "contributions", "typicality"]
+            scores, probabilities, contributions, usual = session.run(names, {"images": images})
             predicted = [classes[j] for j in scores.argmax(axis=1)]
         """
         check_is_fitted(self)
-        onnx.write(path, self.net_.network, self.net_.image_format, self.classes_, maps, dtype, opset)
+        onnx.write(path, self.net_.network, self.net_.image_format, self.classes_, maps, dtype, opset, self._typicality)
 
     def _scores_and_typicality(self, X):
         X_flat, image_format = self._validate_images(X)

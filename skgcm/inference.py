@@ -71,7 +71,7 @@ def scores_and_descriptions(network, image_format, X_flat, described=True):
             n = part.stop - part.start
             out[part] = fused(images, features=features)[:n].cpu().numpy()
             if described:
-                descriptions.append(_describe(images, features, fused.head.levels)[:n].cpu().numpy())
+                descriptions.append(describe(images, features, fused.head.levels)[:n].cpu().numpy())
     return out, np.concatenate(descriptions) if described else None
 
 
@@ -81,7 +81,7 @@ def n_described(network, n_channels):
     return sum(width for width, _, _ in levels[:-1] or levels) + n_channels + 5 + len(QUANTILES)
 
 
-def _describe(images, features, levels):
+def describe(images, features, levels):
     """Features of all resolutions but the coarsest, averaged over the image, and simple statistics of it: (B, P).
 
     The coarsest features are specific to the classes: for them an image of another kind looks like one of the classes.

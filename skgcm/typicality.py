@@ -47,13 +47,23 @@ class Typicality:
         """The share of training images that are at least as far from all classes: float64 (n,), in [0, 1]."""
         far, m = self.distance(descriptions).astype(np.float64), len(self.distances)
         share = 1 - np.searchsorted(self.distances, far, side="left") / m
-        # for the largest distances, by a Pareto distribution fitted to the last ones (Hill's estimate)
+        start, share_of_tail, exponent = self.tail
+        beyond = far > start
+        share[beyond] = share_of_tail * (far[beyond] / start) ** exponent
+        return share
+
+    @property
+    def tail(self):
+        """For the largest distances, a Pareto distribution fitted to the last ones (Hill's estimate).
+
+        Beyond the distance `start`, the share of training images at least as far is
+        ``share_of_tail * (distance / start) ** exponent``. Returns these three.
+        """
+        m = len(self.distances)
         tail = self.distances[-min(m // 10, TAIL) :].astype(np.float64)
         start, n_tail = tail[0], len(tail)
         shape = max(np.log(tail / start).sum() / (n_tail - 1), 1e-3)
-        beyond = far > start
-        share[beyond] = n_tail / m * (far[beyond] / start) ** (-1 / shape)
-        return share
+        return start, n_tail / m, -1 / shape
 
     def distance(self, descriptions):
         """Mahalanobis distance to the nearest class, float32 (n,)."""

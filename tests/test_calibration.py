@@ -185,7 +185,8 @@ def test_onnx_has_it(clf, data):
     file = BytesIO()
     clf.calibrate(X, y).to_onnx(file)
     session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
-    scores, probabilities, contributions = session.run(None, {"images": X})
+    names = ["scores", "probabilities", "contributions"]
+    scores, probabilities, contributions = session.run(names, {"images": X})
     np.testing.assert_allclose(scores, clf.decision_function(X), atol=1e-5)
     np.testing.assert_allclose(probabilities, clf.predict_proba(X), atol=1e-5)
     np.testing.assert_allclose(contributions.mean(axis=(2, 3, 4)), scores, atol=1e-5)

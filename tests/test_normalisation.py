@@ -18,7 +18,7 @@ def statistics(around, iterations=ITERATIONS):
     mean, variance = around.mean(), around.var()
     total, weights = variance, np.ones(around.shape[1:])
     for _ in range(iterations):
-        distance = ((around - mean) ** 2).mean(0) / (variance + EPSILON**2)
+        distance = ((around - mean) ** 2).mean(0) / max(variance, EPSILON**2)
         weights = np.exp(-distance / 8)
         mean = (weights * around.mean(0)).sum() / weights.sum()
         variance = max((weights * ((around - mean) ** 2).mean(0)).sum() / weights.sum(), 0.1 * total)
@@ -28,7 +28,7 @@ def statistics(around, iterations=ITERATIONS):
 def alone(image):
     """The standardised image (C, H, W), as NumPy has it."""
     mean, variance, _ = statistics(image)
-    return (image.double() - mean) / (variance + EPSILON**2) ** 0.5
+    return (image.double() - mean) / max(variance, EPSILON**2) ** 0.5
 
 
 def test_images_are_standardised_by_their_robust_mean_and_deviation():
@@ -128,11 +128,11 @@ def test_a_larger_frame_has_the_statistics_of_a_window_around_each_pixel(window,
     mean = local_mean(grey)
     total = variance = local_mean(square) - mean**2
     for _ in range(ITERATIONS):  # a pixel's weight is by the window around it
-        weights = np.exp(-((values - mean[:, None]) ** 2).mean(1) / (variance + EPSILON**2) / 8)
+        weights = np.exp(-((values - mean[:, None]) ** 2).mean(1) / np.maximum(variance, EPSILON**2) / 8)
         norm = local_mean(weights)
         mean = local_mean(weights * grey) / norm
         variance = np.maximum(local_mean(weights * square) / norm - mean**2, 0.1 * total)
-    expected = (values - mean[:, None]) / np.sqrt(variance + EPSILON**2)[:, None]
+    expected = (values - mean[:, None]) / np.sqrt(np.maximum(variance, EPSILON**2))[:, None]
     assert found.dtype == dtype
     atol = 1e-8 if dtype == torch.float64 else 1e-5
     torch.testing.assert_close(found.double(), torch.from_numpy(expected), rtol=0, atol=atol)

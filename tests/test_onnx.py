@@ -114,6 +114,14 @@ def exported(quick, tmp_path_factory):
     return path
 
 
+def test_a_flat_image_has_the_scores_of_predict(quick, exported):
+    """The exporter takes a constant as small as 1e-8 for zero: the deviation of a flat image would be zero."""
+    flat = np.tile(np.float32([0, 7, 16])[:, None, None, None], (1, 4, 6, 1))
+    found = run(start(exported), flat)
+    np.testing.assert_allclose(found["probabilities"], quick.predict_proba(flat), atol=1e-5)
+    np.testing.assert_allclose(found["contributions"].mean(axis=(2, 3, 4)), found["scores"], atol=1e-5)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_graph_has_the_results_of_explain(case, tmp_path):
     params, shape, values, labels, maps = CASES[case]

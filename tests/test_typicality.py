@@ -218,3 +218,32 @@ def test_a_file_with_a_damaged_one_is_refused(clf, tmp_path, monkeypatch, change
     clf.save(tmp_path / "model.gcm")
     with pytest.raises(ModelFileError, match="typicality"):
         GCMClassifier.load(tmp_path / "model.gcm")
+
+
+# ---- ONNX ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("maps", ["contributions", None])
+def test_onnx_has_the_typicality_of_usual_strange_and_refused_images(fitted, digits, maps):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    from io import BytesIO
+
+    file = BytesIO()
+    fitted.to_onnx(file, maps)
+    session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
+    for X in (digits[0][600:], *other_kinds(digits[0][600:700]).values()):
+        (found,) = session.run(["typicality"], {"images": X[..., None].astype(np.float32)})
+        np.testing.assert_allclose(found, fitted.typicality(X), rtol=2e-3, atol=2e-3)  # one distance of 600 may move
+        np.testing.assert_array_equal(found < typicality.STRANGE, fitted.typicality(X) < typicality.STRANGE)
+    (found,) = session.run(["typicality"], {"images": np.full((2, 8, 8, 1), np.nan, np.float32)})
+    assert np.isnan(found).all()
+
+
+def test_onnx_of_a_classifier_without_it_has_none(clf, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    clf._typicality = None
+    clf.to_onnx(tmp_path / "model.onnx", maps=None)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    assert [output.name for output in session.get_outputs()] == ["scores", "probabilities"]

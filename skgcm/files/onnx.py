@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from skgcm._version import __version__
+from skgcm.inference import describe
 from skgcm.utils import atomic
 from skgcm.utils.torch_state import fork_safe, ieee_float32
 
@@ -33,34 +34,61 @@ class _Graph(nn.Module):
     tensor of N x R x C is in the graph unless maps are among the outputs.
     """
 
-    def __init__(self, network, image_format, maps):
+    def __init__(self, network, image_format, maps, known):
         super().__init__()
         self.network, self.image_format, self.maps = network, image_format, maps
+        self.typicality = None if known is None else _Typicality(known)
 
     @property
     def output_names(self):
         maps = {None: [], "contributions": ["contributions"], "weights": ["weights", "weights_dark"]}[self.maps]
-        return ["scores", "probabilities", *maps[: self.network.head.n_polarities]]
+        usual = [] if self.typicality is None else ["typicality"]
+        return ["scores", "probabilities", *maps[: self.network.head.n_polarities], *usual]
 
     def forward(self, images):
         images = self.image_format.scale(images)  # (n, R, C, D)
         # a graph cannot raise errors as `predict` does: NaN in any pixel makes the scores NaN, since they are sums
         images = images.masked_fill((images < -1) | (images > 2), math.nan)
         channels_first = images.permute(0, 3, 1, 2)
+        features = self.network.features(channels_first)
         if self.maps is None:
-            scores, maps = self.network(channels_first), []
+            scores, maps = self.network(channels_first, features=features), []
         else:
-            scores, _, maps, _ = self.network.evidence(channels_first)
+            scores, _, maps, _ = self.network.evidence(channels_first, features=features)
             maps = maps.unbind(1)
         if self.maps == "contributions":
             intensities = images[:, None], 1 - images[:, None]  # (n, 1, R, C, D)
             maps = [sum(cwm[..., None] * intensity for cwm, intensity in zip(maps, intensities, strict=False))]
-        return scores, scores.softmax(1), *maps
+        usual = []
+        if self.typicality is not None:
+            usual = [self.typicality(describe(channels_first, features, self.network.head.levels))]
+        return scores, scores.softmax(1), *maps, *usual
+
+
+class _Typicality(nn.Module):
+    """:class:`skgcm.typicality.Typicality` in operations that a graph has, from descriptions (n, P) to (n,)."""
+
+    def __init__(self, known):
+        super().__init__()
+        for name, array in vars(known).items():
+            self.register_buffer(name, torch.from_numpy(array))
+        start, self.share_of_tail, self.exponent = known.tail
+        self.start = float(start)
+
+    def forward(self, descriptions):
+        points = (descriptions - self.centre) / self.scale @ self.whitening
+        far = (points[:, None] - self.means).square().sum(2).amin(1).sqrt()
+        share = (self.distances >= far[:, None]).to(far.dtype).mean(1)
+        tail = self.share_of_tail * (far.clamp_min(self.start) / self.start) ** self.exponent
+        return torch.where(far > self.start, tail, share).where(~far.isnan(), far)  # NaN for an image with NaN scores
 
 
 @fork_safe
-def write(path, network, image_format, classes, maps, dtype, opset):
-    """Write a network to an ONNX file. Parameters and errors as in :meth:`skgcm.GCMClassifier.to_onnx`."""
+def write(path, network, image_format, classes, maps, dtype, opset, known):
+    """Write a network to an ONNX file. Parameters and errors as in :meth:`skgcm.GCMClassifier.to_onnx`.
+
+    known : Typicality or None
+    """
     if maps not in MAPS:
         raise ValueError(f"maps={maps!r} must be 'contributions', 'weights' or None.")
     first, last = OPSETS
@@ -75,7 +103,7 @@ def write(path, network, image_format, classes, maps, dtype, opset):
     except ImportError as error:
         remedy = "pip install onnx onnxruntime onnxscript"
         raise ImportError(f"to_onnx needs {error.name}, which is not installed: {remedy}") from error
-    graph = _Graph(network.fused().cpu(), image_format, maps).eval()
+    graph = _Graph(network.fused().cpu(), image_format, maps, known).eval()
     images = _example(image_format, dtype)
     # an autocast of the user would be recorded in the graph
     with TURNS, _flags_kept(), torch.no_grad(), torch.autocast("cpu", enabled=False):
@@ -116,9 +144,10 @@ def _metadata(image_format, classes):
 
 
 def _example(image_format, dtype):
-    """Three random images within the value range."""
+    """Three images within the value range: two random ones, and one that is the same everywhere."""
     low, high = image_format.value_range
     values = np.random.default_rng(0).uniform(low, high, (3, *image_format.shape))
+    values[2] = values[2].flat[0]
     return torch.from_numpy(values.round() if dtype == "uint8" else values).to(getattr(torch, dtype))
 
 

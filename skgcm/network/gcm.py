@@ -318,7 +318,7 @@ class GCM(nn.Module):
         maps, images = self._weight_maps(images, classes)[:, :, :, None], images[:, None]
         return maps[:, 0] * images if self.polarity == "bright" else maps[:, 0] * images + maps[:, 1] * (1 - images)
 
-    def evidence(self, images, classes=None):
+    def evidence(self, images, classes=None, features=None):
         """All scores and the weight maps of some classes, in one pass.
 
         Parameters
@@ -326,6 +326,8 @@ class GCM(nn.Module):
         images : Tensor (B, C, H, W), floating point in [0, 1]
         classes : LongTensor (B, k), int k or None
             Class indices, image by image; an integer asks for the k classes of highest score, None for all N in order.
+        features : list of Tensor, default=None
+            What :meth:`features` made of the images, where that is known.
 
         Returns
         -------
@@ -336,7 +338,8 @@ class GCM(nn.Module):
         mean : Tensor (B, P, H, W)
             The mean of the weight maps of all N classes, for each polarity.
         """
-        features, size = self.features(images), tuple(images.shape[2:])
+        features = self.features(images) if features is None else features
+        size = tuple(images.shape[2:])
         with torch.autocast(images.device.type, enabled=False):
             scores = self.head.scores(features, self.intensities(images)[:, :, None] / (size[0] * size[1]))[:, 0]
             if isinstance(classes, int):

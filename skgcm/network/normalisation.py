@@ -61,12 +61,13 @@ def standardise(images, window=None, regions=None):
     mean = local_mean(grey)
     total = variance = (local_mean(square) - mean.square()).clamp_min(0)
     for _ in range(ITERATIONS):
-        distance = (square - 2 * mean * grey + mean.square()) / (variance + EPSILON**2)
+        distance = (square - 2 * mean * grey + mean.square()) / variance.clamp_min(EPSILON**2)
         weights = torch.exp(distance / (-2 * REACH**2))
         norm = local_mean(weights).clamp_min(torch.finfo(x.dtype).tiny)
         mean = local_mean(weights * grey) / norm
         variance = torch.maximum(local_mean(weights * square) / norm - mean.square(), MIN_SHARE * total)
-    return ((x - mean) * (variance + EPSILON**2).rsqrt()).to(images.dtype)
+    # not + EPSILON**2, which the exporter to ONNX takes for 0
+    return ((x - mean) * variance.clamp_min(EPSILON**2).rsqrt()).to(images.dtype)
 
 
 def _window_means(x, window):
