@@ -14,6 +14,7 @@ from torch import nn
 
 from skgcm._version import __version__
 from skgcm.inference import describe
+from skgcm.network.gcm import contribution_maps
 from skgcm.utils import atomic
 from skgcm.utils.torch_state import fork_safe, ieee_float32
 
@@ -51,14 +52,15 @@ class _Graph(nn.Module):
         images = images.masked_fill((images < -1) | (images > 2), math.nan)
         channels_first = images.permute(0, 3, 1, 2)
         features = self.network.features(channels_first)
+        maps = []
         if self.maps is None:
-            scores, maps = self.network(channels_first, features=features), []
+            scores = self.network(channels_first, features=features)
         else:
-            scores, _, maps, _ = self.network.evidence(channels_first, features=features)
-            maps = maps.unbind(1)
-        if self.maps == "contributions":
-            intensities = images[:, None], 1 - images[:, None]  # (n, 1, R, C, D)
-            maps = [sum(cwm[..., None] * intensity for cwm, intensity in zip(maps, intensities, strict=False))]
+            scores, _, cwm, _ = self.network.evidence(channels_first, features=features)
+            if self.maps == "weights":
+                maps = cwm.unbind(1)
+            else:
+                maps = [contribution_maps(cwm[..., None], self.network.polarities(images))]  # (n, N, R, C, D)
         usual = []
         if self.typicality is not None:
             usual = [self.typicality(describe(channels_first, features, self.network.head.levels))]

@@ -44,6 +44,11 @@ def _shallow_copy(module):
     return other
 
 
+def contribution_maps(maps, polarities):
+    """Equation (3): weight maps (B, P, k, ...) times what they multiply, (B, P, ...), added up to (B, k, ...)."""
+    return (maps * polarities[:, :, None]).sum(1)
+
+
 class GCM(nn.Module):
     """Generative Contribution Mappings: a classifier whose class scores are plain averages of maps.
 
@@ -219,10 +224,13 @@ class GCM(nn.Module):
                 module.reset_parameters()
         self.head.reset_parameters(generator)
 
+    def polarities(self, images):
+        """What the maps of each polarity multiply, the image and perhaps 1 minus it: (B, ...) to (B, P, ...)."""
+        return images[:, None] if self.polarity == "bright" else torch.stack([images, 1 - images], 1)
+
     def intensities(self, images):
-        """The factors of the maps of each polarity, averaged over channels: (B, P, H, W)."""
-        grey = images.mean(1, keepdim=True)
-        return grey if self.polarity == "bright" else torch.cat([grey, 1 - grey], 1)
+        """The same, averaged over channels: (B, P, H, W)."""
+        return self.polarities(images.mean(1))
 
     def features(self, images, regions=None):
         """The inputs of the head, a list of Tensor (B, K, h, w), fine to coarse, channels last, dtype of the images."""
@@ -271,7 +279,7 @@ class GCM(nn.Module):
             if shown is not None:
                 features, intensities = [feature[shown] for feature in features], intensities[shown]
             maps = self.head.weight_maps(features, tuple(images.shape[2:]), shown_classes)  # (b, P, m, H, W)
-            return scores, (maps * intensities[:, :, None]).sum(1)
+            return scores, contribution_maps(maps, intensities)
 
     def weight_maps(self, images, classes=None, *, dark=False):
         """Class weight maps, equation (1).
@@ -315,8 +323,8 @@ class GCM(nn.Module):
         -------
         Tensor (B, k, C, H, W) or (B, N, C, H, W)
         """
-        maps, images = self._weight_maps(images, classes)[:, :, :, None], images[:, None]
-        return maps[:, 0] * images if self.polarity == "bright" else maps[:, 0] * images + maps[:, 1] * (1 - images)
+        maps = self._weight_maps(images, classes)[:, :, :, None]  # the channels share the weights
+        return contribution_maps(maps, self.polarities(images))
 
     def evidence(self, images, classes=None, features=None):
         """All scores and the weight maps of some classes, in one pass.
