@@ -407,16 +407,23 @@ class Explanation:
         less = "" if self.against is None else f" versus {self.against!r}"
         return f"<{type(self).__name__} of {n} {images}, {size} (rows x columns x channels), {k} {classes} each{less}>"
 
-    def plot(self, *, y=None, kind="contribution", ax=None):
-        """Draw each image next to the positive and the negative evidence for its classes.
+    def plot(self, *, y=None, kind="contribution", cmap=None, scale=None, masks=None, ax=None):
+        """Draw each image next to the evidence for and against its classes.
 
         Parameters
         ----------
         y : array-like of shape (n,) or (n, 1), optional
             True labels. The true class is framed, and named under the image. If the predicted class is among those
             shown and is another, the text under the image says WRONG, in orange.
-        kind : {"contribution", "spotlight"}, default="contribution"
-            What a map shows; see :meth:`skgcm.ContributionDisplay.plot`.
+        kind : {"contribution", "overlay", "spotlight"}, default="contribution"
+            What a map shows: contributions in red and blue; these over the image in grey; or the image times its
+            weights. See :meth:`skgcm.ContributionDisplay.plot`.
+        cmap : str or matplotlib Colormap, default=None
+            Colours of contributions, from the lowest to the highest. None: blue, white, red. Not for "spotlight".
+        scale : float, default=None
+            Contribution at which the colours end, for figures that are compared. None: the 99.5th percentile.
+        masks : array-like of bool (n, R', C'), or sequence of n items, default=None
+            Masks or boxes of the images, as in ``GCMClassifier.fit``, that are outlined.
         ax : matplotlib Axes, optional
             Drawn in the place of this Axes. Default: a new figure.
 
@@ -426,12 +433,18 @@ class Explanation:
 
         Raises
         ------
+        ValueError
+            As in :meth:`skgcm.ContributionDisplay.plot`.
         ImportError
             If matplotlib is not installed: ``pip install matplotlib``.
+
+        Notes
+        -----
+        If both classes of a classifier of two are shown, there is one map: the second of ``classes_`` minus the first.
         """
         from skgcm.plotting.display import ContributionDisplay
 
-        return ContributionDisplay(self, y=y).plot(kind=kind, ax=ax)
+        return ContributionDisplay(self, y=y).plot(kind=kind, cmap=cmap, scale=scale, masks=masks, ax=ax)
 
     def to_html(self, path=None):
         """One HTML file of the images and their evidence, for anyone with a browser. See :class:`skgcm.Report`.
