@@ -1,4 +1,5 @@
 import functools
+import itertools
 import warnings
 
 import numpy as np
@@ -468,22 +469,32 @@ def test_an_axes_without_a_grid_and_one_too_small():
     figure.canvas.draw()
 
 
-@pytest.mark.parametrize(
-    ("n", "k", "shape"), [(1, 1, (8, 8)), (5, 12, (1, 9)), (30, 1, (3, 4)), (4, 3, (9, 1))], ids=str
-)
+def places(layout, n, k):
+    """Left, bottom, right and top of everything in the layout."""
+    boxes = [layout.image(i) for i in range(n)] + [layout.frame(i, j) for i, j in np.ndindex(n, k)]
+    left, bottom, width, height = np.array([*boxes, layout.bar()]).T
+    return left, bottom, left + width, bottom + height
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (200, 200), (1, 9), (9, 1), (3, 4)], ids=str)
 @pytest.mark.parametrize("parts", [1, 2])
-def test_nothing_overlaps(n, k, shape, parts):
-    layout = Layout.choose(n, k, shape, parts=parts)
-    places = [layout.image(i) for i in range(n)]
-    places += [layout.frame(i, j) for i, j in np.ndindex(n, k)]
-    places.append(layout.bar())
-    left, bottom, width, height = np.array(places).T
-    right, top = left + width, bottom + height
-    assert min(left.min(), bottom.min()) >= 0
-    assert max(right.max(), top.max()) <= 1
-    beside = (left[:, None] >= right - 1e-9) | (left >= right[:, None] - 1e-9)
-    above = (bottom[:, None] >= top - 1e-9) | (bottom >= top[:, None] - 1e-9)
-    assert (beside | above | np.eye(len(places), dtype=bool)).all()
+def test_nothing_overlaps(shape, parts):
+    for n, k, canvas in itertools.product([1, 2, 6, 12], [1, 2, 3, 10, 12], [None, (9, 8)]):
+        if canvas is not None and n * k > 40:  # with their texts, too many for a small canvas
+            continue
+        layout = Layout.choose(n, k, shape, parts=parts, label_lines=2, text_lines=2, canvas=canvas)
+        left, bottom, right, top = places(layout, n, k)
+        assert min(left.min(), bottom.min()) >= 0
+        assert max(right.max(), top.max()) <= 1
+        beside = (left[:, None] >= right - 1e-9) | (left >= right[:, None] - 1e-9)
+        above = (bottom[:, None] >= top - 1e-9) | (bottom >= top[:, None] - 1e-9)
+        assert (beside | above | np.eye(len(left), dtype=bool)).all()
+        for i, j in np.ndindex(n, k):  # maps and their texts are in their frame
+            x, y, width, height = layout.frame(i, j)
+            for part in range(parts):
+                inner = layout.map(i, part, j)
+                assert x < inner[0] < inner[0] + inner[2] < x + width
+                assert y < inner[1] < inner[1] + inner[3] < y + height
 
 
 LONG = np.array(["great white shark, white shark, man-eater", "W" * 30, "pitted_surface", *LABELS[:9]])
@@ -508,6 +519,7 @@ def test_no_text_lies_over_a_picture_or_another_text(n, k, shape, inside, kind):
     evidence = make(n=n, k=k, shape=shape, factor=9, labels=LONG)
     evidence.probabilities = np.ones((n, k), np.float32)
     evidence._predicted = evidence.classes[np.arange(n), evidence.scores.argmax(axis=1)]
+    evidence._complete = n == 6  # two classes, one map
     ax = plt.figure(figsize=(7, 8)).add_axes([0, 0, 1, 1]) if inside else None
     display = evidence.plot(y=evidence.classes[:, 0], kind=kind, ax=ax)
     display.figure_.canvas.draw()

@@ -129,7 +129,7 @@ def _size(ax):
     return box.width / ax.figure.dpi, box.height / ax.figure.dpi
 
 
-def _outline(mask):
+def _border(mask):
     """The borders of pixels inside (R, C) to pixels outside, as lines ((x, y), (x, y)) in pixels: (m, 2, 2)."""
     lines = []
     for inside in (mask, mask.T):
@@ -258,7 +258,7 @@ class ContributionDisplay:
     image_axes_ : ndarray of shape (n,) of matplotlib Axes
         The images.
     frames_ : dict of (i, j) to matplotlib Axes
-        The frames around true classes. None where two classes have one map.
+        The frames around true classes. Empty where two classes have one map.
     colorbar_ : matplotlib Colorbar
 
     Examples
@@ -536,7 +536,7 @@ class ContributionDisplay:
         for i, mask in enumerate(masks or []):
             if mask is None:
                 continue
-            lines = _outline(mask)
+            lines = _border(mask)
             for axes in (self.image_axes_[i], *self.axes_[i].flat):
                 for colour, width in (("white", 2.4), ("black", 1.0)):  # visible on dark and on bright pixels
                     look = {"colors": colour, "linewidths": width, "capstyle": "projecting", "zorder": 3}
