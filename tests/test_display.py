@@ -650,6 +650,7 @@ def test_labels_fit(label, width):
 
 def test_labels_keep_both_ends_and_are_taken_literally():
     assert fit_text("scratch", 1, size=9) == "scratch"
+    assert fit_text("", -1, size=9) == "…"  # an empty label where there is no room at all
     short = fit_text("scratchscratchleft", 0.7, size=9)
     assert short.startswith("scr")
     assert short.endswith("ft")

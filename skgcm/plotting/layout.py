@@ -31,7 +31,7 @@ def fit_text(text, width, *, size, weight="normal", max_lines=2):
             short = f"{line[: (keep + 1) // 2]}…{line[len(line) - keep // 2 :]}"
             if fits(short):
                 return short
-        return line[0] + "…"
+        return line[:1] + "…"
 
     text = " ".join(str(text).split())
     if fits(text):
