@@ -5,7 +5,6 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from matplotlib.patches import Rectangle
 
 from skgcm import ContributionDisplay
 
@@ -31,9 +30,6 @@ def read_boxes(folder, paths, size, split="test"):
 def draw(clf, X, y, boxes, path):
     """Write a figure: the first image of each class, the boxes a person has drawn, and the evidence for the class."""
     first = np.unique(y, return_index=True)[1]
-    display = ContributionDisplay.from_estimator(clf, X[first], y[first], classes=y[first, None])
-    for axes, index in zip(display.image_axes_, first, strict=True):
-        for left, top, right, bottom in boxes[index]:
-            place = (left - 0.5, top - 0.5), right - left, bottom - top
-            axes.add_patch(Rectangle(*place, fill=False, color="#ffb000", linewidth=1))
+    masks = [boxes[index] for index in first]
+    display = ContributionDisplay.from_estimator(clf, X[first], y[first], classes=y[first, None], masks=masks)
     display.figure_.savefig(path, dpi=80)

@@ -25,8 +25,8 @@ print(f"accuracy on {len(X_test)} held-out images: {clf.score(X_test, y_test):.4
 # the digit. What the classifier decided is which parts of the digit are red or blue, and how much.
 #
 # Each row of the picture has one image and its three classes of highest score. Red pixels raise the score of the class
-# above them, blue pixels lower it, and white pixels do not change it. The mean of the red and blue values over all
-# pixels is the score below them. The predicted class is bold. The true class has a frame.
+# above them, blue pixels lower it, and white pixels do not change it. The mean over all pixels is the score below them.
+# Below it is the probability. The predicted class is bold. The true class has a frame.
 first = [list(y_test).index(digit) for digit in (0, 3, 6, 8)]
 display = ContributionDisplay.from_estimator(clf, X_test[first], y_test[first], classes="top-3")
 

@@ -15,7 +15,6 @@ spot. Each sheet is photographed four times.
 import sys
 
 import numpy as np
-from matplotlib.patches import Rectangle
 from sklearn.metrics import classification_report
 from sklearn.model_selection import StratifiedGroupKFold
 
@@ -80,29 +79,27 @@ for i in doubtful:
     print(f"  {names[i]}: {evidence.classes[i, 0]} before {evidence.classes[i, 1]} by {margin[i]:.2f}")
 
 # %%
-# The picture shows these two photos and, below them, the photo with the largest difference of each class. Red raises
-# the score of a class, blue lowers it. The evidence is at the defect and around it, because each weight depends on the
-# pixels around it. For a clean sheet it is everywhere: no single place shows that a sheet is clean.
-certain = [np.flatnonzero(evidence.classes[:, 0] == name) for name in clf.classes_]
-shown = np.array([*doubtful, *(found[margin[found].argmax()] for found in certain if len(found))])
-display = evidence[shown].plot(y=y_test[shown])
-
-# %%
 # How much of a decision lies inside a box? Contributions add up, so the answer is exact. ``versus`` is the evidence for
 # the best class minus the evidence for the second one. More than 100 % means that the pixels outside the box speak for
 # the second class. Here the smallest boxes that hold half of the positive evidence are computed, and the first of them
-# is used. You can pass a box of your own: (left, top, right, bottom) in pixels.
-last = len(shown) - 1
-best, second = evidence.classes[shown[last]]
-decision = evidence[shown[last]].versus(second)
-left, top, right, bottom = box = decision.boxes(0.5)[0][0][0]
+# is used. You can pass a box of your own: (left, top, right, bottom) in pixels. The photos are those two and, of each
+# class, the one with the largest difference; the box is in the last one.
+certain = [np.flatnonzero(evidence.classes[:, 0] == name) for name in clf.classes_]
+shown = np.array([*doubtful, *(found[margin[found].argmax()] for found in certain if len(found))])
+last = shown[-1]
+best, second = evidence.classes[last]
+decision = evidence[last].versus(second)
+box = decision.boxes(0.5)[0][0][0]
 share = decision.region_scores(box)[0, 0] / decision.scores[0, 0]
-where = tuple(map(int, box))
-print(f"{names[shown[last]]}: {share:.0%} of the difference between {best} and {second} is inside the box {where}")
-ax, colour = display.image_axes_[last], "#ffb000"
-ax.add_patch(Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, color=colour, linewidth=1.5))
-ax.set_title(f"{share:.0%} of {best} minus {second}\nis inside the box", fontsize=7)
+print(f"{names[last]}: {share:.0%} of the difference between {best} and {second} is inside the box {box.tolist()}")
 
+# %%
+# The picture shows the photos and their two best classes. Red raises the score of a class, blue lowers it. The evidence
+# is at the defect and around it, because each weight depends on the pixels around it. For a clean sheet it is
+# everywhere: no single place shows that a sheet is clean.
+boxes = [*[None] * (len(shown) - 1), box]
+display = evidence[shown].plot(y=y_test[shown], masks=boxes)
+display.image_axes_[-1].set_title(f"{share:.0%} of {best} minus\n{second} in the box", fontsize=7)
 display.figure_.savefig("inspection.png", dpi=150)
 print("The picture is in inspection.png.")
 

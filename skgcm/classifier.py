@@ -880,9 +880,9 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         Returns
         -------
         Explanation
-            For n images and k classes: images (n, R, C, D), cwm (n, k, R, C), scores (n, k), classes (n, k); and
-            cwm_mean (n, R, C), the mean map of all N classes, for contrasts. With ``polarity="both"`` also cwm_dark
-            and cwm_dark_mean, in the same shapes.
+            For n images and k classes: images (n, R, C, D), cwm (n, k, R, C), scores (n, k), classes (n, k),
+            probabilities (n, k), which are those of `predict_proba`; and cwm_mean (n, R, C), the mean map of all N
+            classes, for contrasts. With ``polarity="both"`` also cwm_dark and cwm_dark_mean, in the same shapes.
 
         Raises
         ------
@@ -1009,7 +1009,10 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         explanation = Explanation(**{**found, "classes": self.classes_[found["classes"]]})
         # among classes that the user names, the predicted one may be missing
         every = np.arange(len(self.classes_))
-        if not isinstance(chosen, np.ndarray) or all(np.isin(every, row).all() for row in chosen):
+        ordered = np.sort(found["classes"], axis=1)
+        complete = ordered.shape[1] == len(every) and bool((ordered == every).all())
+        explanation._complete = complete
+        if complete or not isinstance(chosen, np.ndarray):
             highest = found["scores"].argmax(axis=1)
             explanation._predicted = explanation.classes[np.arange(len(highest)), highest]
         return explanation

@@ -5,13 +5,13 @@ from numbers import Real
 
 import numpy as np
 
-from skgcm.plotting.colours import common_scale, picture
+from skgcm.plotting.colours import checked_scale, picture
 from skgcm.utils.arrays import as_numpy
 from skgcm.utils.regions import evidence_boxes, region_masks
 
 
-def _check_shapes(images, scores, classes, maps):
-    """Raise unless the arrays describe the same n images and k classes. maps : weight maps and mean maps by name."""
+def _check_shapes(images, classes, others):
+    """Raise unless the arrays describe the same n images and k classes. others : scores and maps by name."""
     if images.ndim != 4:
         raise ValueError(
             f"images has shape {images.shape}; expected (n, R, C, D), with D = 1 for grey images. "
@@ -20,8 +20,9 @@ def _check_shapes(images, scores, classes, maps):
     n, n_rows, n_columns, _ = images.shape
     k = classes.shape[1] if classes.ndim == 2 else "k"
     size = n_rows, n_columns
-    for name, array in {"classes": classes, "scores": scores, **maps}.items():
-        expected = (n, k) if name in ("classes", "scores") else (n, *size) if name.endswith("mean") else (n, k, *size)
+    for name, array in {"classes": classes, **others}.items():
+        map_shape = (n, *size) if name.endswith("mean") else (n, k, *size)
+        expected = (n, k) if name in ("classes", "scores", "probabilities") else map_shape
         if array.shape != expected:
             shape = ", ".join(map(str, expected))
             raise ValueError(
@@ -76,6 +77,8 @@ class Explanation:
         Their mean over all N classes. None: the mean of `cwm_dark`.
     against : "mean" or label, default=None
         The class that :meth:`versus` has subtracted from maps and scores. None: nothing was subtracted.
+    probabilities : array-like of shape (n, k), default=None
+        The probabilities of these k classes among all N. None: unknown.
 
     Attributes
     ----------
@@ -87,6 +90,9 @@ class Explanation:
     cwm_dark : ndarray of shape (n, k, R, C), float32, or None
     cwm_dark_mean : ndarray of shape (n, R, C), float32, or None
     against : "mean", label or None
+    probabilities : ndarray of shape (n, k), float32, or None
+        0 .. 1, the softmax over the scores of all N classes, which ``predict_proba`` returns. None where they are
+        unknown: after :meth:`versus`, or if they were not given.
 
     Raises
     ------
@@ -123,19 +129,31 @@ class Explanation:
     array([[0.5, 1.5]], dtype=float32)
     """
 
-    def __init__(self, images, cwm, scores, classes, cwm_mean=None, cwm_dark=None, cwm_dark_mean=None, *, against=None):
+    def __init__(
+        self,
+        images,
+        cwm,
+        scores,
+        classes,
+        cwm_mean=None,
+        cwm_dark=None,
+        cwm_dark_mean=None,
+        *,
+        against=None,
+        probabilities=None,
+    ):
         self.images = np.asarray(as_numpy(images), dtype=np.float32)
         self.scores = np.asarray(as_numpy(scores), dtype=np.float32)
         self.classes = np.asarray(as_numpy(classes))
         self.cwm, self.cwm_mean = _maps(cwm, cwm_mean)
         self.cwm_dark, self.cwm_dark_mean = _maps(cwm_dark, cwm_dark_mean)
         self.against = against
-        self._predicted = (
-            None  # labels (n,) of the highest of all N scores, if the classifier knows that they are shown
-        )
-        names = ("cwm", "cwm_mean", "cwm_dark", "cwm_dark_mean")
-        maps = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        _check_shapes(self.images, self.scores, self.classes, maps)
+        self.probabilities = None if probabilities is None else np.asarray(as_numpy(probabilities), dtype=np.float32)
+        # What only a classifier knows: labels (n,) of the highest of all N scores, if they are shown; is k == N?
+        self._predicted, self._complete = None, False
+        names = ("scores", "cwm", "cwm_mean", "cwm_dark", "cwm_dark_mean", "probabilities")
+        others = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        _check_shapes(self.images, self.classes, others)
 
     @property
     def ccm(self):
@@ -199,7 +217,8 @@ class Explanation:
         -------
         Explanation
             The same images and the same classes, without `against`. Its maps, contributions, region scores and pictures
-            are differences. The contributions average to its `scores`, which are differences of scores.
+            are differences. The contributions average to its `scores`, which are differences of scores. Its
+            `probabilities` are None.
 
         Raises
         ------
@@ -353,11 +372,7 @@ class Explanation:
         if kind not in ("map", "layer", "overlay"):
             raise ValueError(f"kind={kind!r} is not one of ('map', 'layer', 'overlay')")
         values = self.pixel_contributions
-        if scale is None:
-            scale = common_scale(values)
-        elif not isinstance(scale, Real) or isinstance(scale, bool) or not 0 < scale < np.inf:
-            raise ValueError(f"scale={scale!r} must be a positive finite number, in units of contributions.")
-        return picture(values, self.images.mean(axis=-1), kind, float(scale))
+        return picture(values, self.images.mean(axis=-1), kind, checked_scale(scale, values))
 
     def __len__(self):
         return len(self.images)
@@ -375,10 +390,14 @@ class Explanation:
                     f"the index of an Explanation selects images and has 1 dimension, not {index.ndim}: "
                     "use an integer, a slice, a boolean mask or a sequence of integers."
                 )
+
+        def at(array):
+            return None if array is None else array[index]
+
         maps = (self.cwm_mean, self.cwm_dark, self.cwm_dark_mean)
         arrays = (self.images, self.cwm, self.scores, self.classes, *maps)
-        selected = type(self)(*(None if array is None else array[index] for array in arrays), against=self.against)
-        selected._predicted = None if self._predicted is None else self._predicted[index]
+        selected = type(self)(*map(at, arrays), against=self.against, probabilities=at(self.probabilities))
+        selected._predicted, selected._complete = at(self._predicted), self._complete
         return selected
 
     def __repr__(self):
@@ -388,16 +407,23 @@ class Explanation:
         less = "" if self.against is None else f" versus {self.against!r}"
         return f"<{type(self).__name__} of {n} {images}, {size} (rows x columns x channels), {k} {classes} each{less}>"
 
-    def plot(self, *, y=None, kind="contribution", ax=None):
-        """Draw each image next to the positive and the negative evidence for its classes.
+    def plot(self, *, y=None, kind="contribution", cmap=None, scale=None, masks=None, ax=None):
+        """Draw each image next to the evidence for and against its classes.
 
         Parameters
         ----------
         y : array-like of shape (n,) or (n, 1), optional
             True labels. The true class is framed, and named under the image. If the predicted class is among those
             shown and is another, the text under the image says WRONG, in orange.
-        kind : {"contribution", "spotlight"}, default="contribution"
-            What a map shows; see :meth:`skgcm.ContributionDisplay.plot`.
+        kind : {"contribution", "overlay", "spotlight"}, default="contribution"
+            What a map shows: contributions in red and blue; these over the image in grey; or the image times its
+            weights. See :meth:`skgcm.ContributionDisplay.plot`.
+        cmap : str or matplotlib Colormap, default=None
+            Colours of contributions, from the lowest to the highest. None: blue, white, red. Not for "spotlight".
+        scale : float, default=None
+            Contribution at which the colours end, for figures that are compared. None: the 99.5th percentile.
+        masks : array-like of bool (n, R', C'), or sequence of n items, default=None
+            Masks or boxes of the images, as in ``GCMClassifier.fit``, that are outlined.
         ax : matplotlib Axes, optional
             Drawn in the place of this Axes. Default: a new figure.
 
@@ -407,12 +433,18 @@ class Explanation:
 
         Raises
         ------
+        ValueError
+            As in :meth:`skgcm.ContributionDisplay.plot`.
         ImportError
             If matplotlib is not installed: ``pip install matplotlib``.
+
+        Notes
+        -----
+        If both classes of a classifier of two are shown, there is one map: the second of ``classes_`` minus the first.
         """
         from skgcm.plotting.display import ContributionDisplay
 
-        return ContributionDisplay(self, y=y).plot(kind=kind, ax=ax)
+        return ContributionDisplay(self, y=y).plot(kind=kind, cmap=cmap, scale=scale, masks=masks, ax=ax)
 
     def to_html(self, path=None):
         """One HTML file of the images and their evidence, for anyone with a browser. See :class:`skgcm.Report`.

@@ -111,8 +111,8 @@ def evidence(network, image_format, X_flat, classes=None):
     Returns
     -------
     dict of ndarray
-        images (n, R, C, D), scores (n, k), cwm (n, k, R, C), cwm_mean (n, R, C) and, with polarity "both", cwm_dark
-        and cwm_dark_mean in the same shapes, all float32; classes (n, k), int64.
+        images (n, R, C, D), scores and probabilities (n, k), cwm (n, k, R, C), cwm_mean (n, R, C) and, with polarity
+        "both", cwm_dark and cwm_dark_mean in the same shapes, all float32; classes (n, k), int64.
     """
     n, (n_rows, n_columns, n_channels) = len(X_flat), image_format.shape
     per_image = isinstance(classes, np.ndarray)
@@ -120,6 +120,7 @@ def evidence(network, image_format, X_flat, classes=None):
     names = ("cwm", "cwm_dark")[: network.head.n_polarities]
     floats = len(names) * (k if classes is None else 10 * k)  # maps of chosen classes need nine shifts for 3x3 kernels
     shapes = {"images": (n, n_rows, n_columns, n_channels), "scores": (n, k), "classes": (n, k)}
+    shapes["probabilities"] = (n, k)
     for name in names:
         shapes |= {name: (n, k, n_rows, n_columns), f"{name}_mean": (n, n_rows, n_columns)}
     out = {name: np.empty(shape, np.int64 if name == "classes" else np.float32) for name, shape in shapes.items()}
@@ -129,6 +130,7 @@ def evidence(network, image_format, X_flat, classes=None):
             wanted = torch.from_numpy(classes[index]).to(batch.device) if per_image else classes
             scores, chosen, cwm, mean = fused.evidence(batch, wanted)
             found = {"images": batch.permute(0, 2, 3, 1), "scores": scores.gather(1, chosen), "classes": chosen}
+            found["probabilities"] = scores.softmax(dim=1).gather(1, chosen)
             for i, name in enumerate(names):
                 found |= {name: cwm[:, i], f"{name}_mean": mean[:, i]}
             for name, array in out.items():  # PyTorch reorders faster than NumPy

@@ -1,3 +1,4 @@
+import copy
 import inspect
 import os
 import re
@@ -77,6 +78,20 @@ def test_evidence_adds_up_to_the_decision(colour, variant):
         clf.explain(X).versus("mean").ccm.mean(axis=(2, 3, 4))[:, 0],
         (evidence.scores - evidence.scores.mean(axis=1)[:, None]).max(axis=1),
     )
+
+
+def test_an_explanation_has_the_probabilities_of_predict_proba(clf, colour):
+    X, y = colour
+    clf = copy.deepcopy(clf)
+    frame = np.tile(X[:2], (1, 2, 1, 1))
+    for _ in range(2):
+        proba = clf.predict_proba(X)
+        for classes in ("all", "predicted", "top-2", [2, 0], y[:, None]):
+            evidence = clf.explain(X, classes)
+            same(evidence.probabilities, np.take_along_axis(proba, evidence.classes, axis=1))  # labels are positions
+            assert evidence.probabilities.dtype == np.float32
+        same(clf.explain(frame, "all", any_size=True).probabilities, clf.predict_proba(frame, any_size=True))
+        clf.calibrate(X, y)  # and then the same again
 
 
 def test_explain_shows_the_classes_asked_for(clf, colour):

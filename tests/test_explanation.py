@@ -70,6 +70,19 @@ def test_an_index_selects_images(index, rows):
         np.testing.assert_array_equal(getattr(part, name), getattr(evidence, name)[rows])
 
 
+def test_probabilities_go_with_their_images():
+    parts = vars(make())
+    arrays = {name: parts[name] for name in ("images", "cwm", "scores", "classes")}
+    proba = np.random.default_rng(1).dirichlet(np.ones(3), 5)
+    evidence = Explanation(**arrays, probabilities=proba)
+    assert make().probabilities is None
+    assert evidence.probabilities.dtype == np.float32
+    np.testing.assert_array_equal(evidence[[3, 1]].probabilities, proba[[3, 1]].astype(np.float32))
+    assert evidence.versus("cat").probabilities is evidence.versus().probabilities is None
+    with pytest.raises(ValueError, match=r"probabilities has shape \(5, 2\); expected \(5, 3\)"):
+        Explanation(**arrays, probabilities=proba[:, :2])
+
+
 def test_a_slice_is_a_view():
     evidence = make()
     assert np.shares_memory(evidence[1:3].cwm, evidence.cwm)

@@ -1,5 +1,7 @@
 """Colours of signed contributions, and pictures in them as arrays. Needs no matplotlib."""
 
+from numbers import Real
+
 import numpy as np
 
 PERCENTILE = 99.5  # of contributions that are not zero: with the maximum, a few pixels would make all others pale
@@ -21,13 +23,22 @@ def common_scale(values):
     return float(np.percentile(magnitudes, PERCENTILE)) if magnitudes.size else 1.0
 
 
+def checked_scale(scale, values):
+    """`scale` as float, or the common scale of the values where it is None. Raises ValueError."""
+    if scale is None:
+        return common_scale(values)
+    if not isinstance(scale, Real) or isinstance(scale, bool) or not 0 < scale < np.inf:
+        raise ValueError(f"scale={scale!r} must be a positive finite number, in units of contributions.")
+    return float(scale)
+
+
 def _with_alpha(rgb, alpha, known):
     """Float arrays (..., 3) and (...), 0 .. 255 -> uint8 (..., 4), all 0 where `known` is False."""
     rgba = np.concatenate([rgb, np.broadcast_to(alpha, rgb.shape[:-1])[..., None]], axis=-1)
     return np.where(known[..., None], np.rint(rgba), 0).astype(np.uint8)
 
 
-def picture(values, intensity, kind, scale):
+def picture(values, intensity, kind, scale, colours=(FOR, AGAINST)):
     """What :meth:`skgcm.Explanation.to_images` returns.
 
     Parameters
@@ -39,6 +50,8 @@ def picture(values, intensity, kind, scale):
     kind : {"map", "layer", "overlay"}
     scale : float
         Magnitude of full colour.
+    colours : pair of str "#rrggbb"
+        Of layers and overlays: of contributions above 0, and below.
 
     Returns
     -------
@@ -50,7 +63,7 @@ def picture(values, intensity, kind, scale):
         places, anchors = np.linspace(-1, 1, len(SIGNED)), _rgb(SIGNED)
         rgb = np.stack([np.interp(share, places, anchors[:, channel]) for channel in range(3)], axis=-1)
         return _with_alpha(rgb, 255, known)
-    rgb = np.where((share > 0)[..., None], *_rgb([FOR, AGAINST]))
+    rgb = np.where((share > 0)[..., None], *_rgb(colours))
     weight = np.abs(share)
     if kind == "layer":
         return _with_alpha(rgb, 255 * weight, known)

@@ -5,11 +5,12 @@ import math
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from skgcm.plotting.colours import BLUES, REDS, SIGNED, common_scale
+from skgcm.plotting.colours import AGAINST, BLUES, FOR, REDS, SIGNED, checked_scale, picture
 from skgcm.plotting.layout import LABEL_SIZE, TEXT_SIZE, Layout, fit_text, text_width
 from skgcm.utils.arrays import as_numpy
+from skgcm.utils.regions import each_mask
 
-KINDS = ("contribution", "spotlight")
+KINDS = ("contribution", "overlay", "spotlight")
 WRONG_COLOUR = "#c75b00"  # not among those of the maps
 # The picture follows these settings of matplotlib, and those of fonts, figures and files: they change only its look.
 # Other settings of the groups below could change its meaning: image.origin, image.lut, axes.spines.top, text.usetex.
@@ -100,10 +101,25 @@ def _score_texts(scores, width, prefixes):
         for j, score in enumerate(row.tolist()):
             score = round(score, own) + 0.0  # and not -0.0
             texts[i, j] = f"{score:.{own}f}".replace("-", "\N{MINUS SIGN}")
-    for prefix in prefixes:
-        if max(text_width(prefix + text, TEXT_SIZE, "bold") for text in set(texts.flat)) <= width:
-            break
-    return prefix + texts
+    return _first_that_fits(prefixes, texts.flat, width) + texts
+
+
+def _percent(probability):
+    """A probability as text, never 0 % or 100 %: no classifier is that sure, only float32 is rounded so."""
+    if np.isnan(probability):
+        return "nan"
+    if not 0.001 <= probability <= 0.999:
+        return "> 99.9 %" if probability > 0.5 else "< 0.1 %"
+    return f"{100 * probability:.{0 if 0.01 <= probability <= 0.99 else 1}f} %"
+
+
+def _first_that_fits(prefixes, texts, width):
+    """The first of the prefixes with which each text fits, or the last."""
+    texts = set(texts)
+    for prefix in prefixes[:-1]:
+        if max(text_width(prefix + text, TEXT_SIZE, "bold") for text in texts) <= width:
+            return prefix
+    return prefixes[-1]
 
 
 def _size(ax):
@@ -113,28 +129,110 @@ def _size(ax):
     return box.width / ax.figure.dpi, box.height / ax.figure.dpi
 
 
-def _lay_out(evidence, bold, canvas):
-    """The layout, and the class labels (n, k) as they fit it."""
-    (n, k), shape = evidence.classes.shape, evidence.images.shape[1:3]
-    labels = np.empty((n, k), dtype=object)
-    for lines in (1, 2):
-        layout = Layout.choose(n, k, shape, label_lines=lines, canvas=canvas)
-        for at in np.ndindex(n, k):
+def _border(mask):
+    """The borders of pixels inside (R, C) to pixels outside, as lines ((x, y), (x, y)) in pixels: (m, 2, 2)."""
+    lines = []
+    for inside in (mask, mask.T):
+        border = np.diff(np.pad(inside, 1).astype(np.int8), axis=0) != 0  # above each row, and below the last
+        ends = np.diff(border.astype(np.int8), axis=1)  # long lines: short ones would look dashed
+        (y, left), (_, right) = np.nonzero(ends > 0), np.nonzero(ends < 0)
+        one = np.stack([left, y, right, y], axis=1).reshape(-1, 2, 2) - 0.5
+        lines.append(one if inside is mask else one[..., ::-1])
+    return np.concatenate(lines)
+
+
+def _two_classes(evidence):
+    """The two labels of a classifier of two classes, (for, against), if both are shown, else None."""
+    if not evidence._complete or evidence.classes.shape[1] != 2 or evidence.against is not None:
+        return None
+    first, second = np.unique(evidence.classes).tolist()
+    return (first, second) if first == "mean" else (second, first)  # the label "mean" cannot be subtracted
+
+
+def _titles(evidence, pair, signs, bold, layout):
+    """Labels (n, k) as they fit the layout. Of two classes, `pair`, with their signs."""
+    width, font = layout.column - 0.14, {"size": LABEL_SIZE}
+    titles = np.empty(evidence.classes.shape, dtype=object)
+    if pair is None:
+        for at in np.ndindex(titles.shape):
             weight = "bold" if bold[at] else "normal"
-            labels[at] = fit_text(evidence.classes[at], layout.column - 0.14, size=LABEL_SIZE, weight=weight)
-        if not any("\n" in label for label in labels.flat):
-            break
-    return layout, labels
+            titles[at] = fit_text(evidence.classes[at], width, weight=weight, **font)
+        return titles
+    ends = [f" ({sign})" for sign in signs]
+    title = f"{pair[0]}{ends[0]} or {pair[1]}{ends[1]}"
+    if fit_text(title, width, max_lines=1, **font) != title:
+        title = "\n".join(
+            start + fit_text(label, width - text_width(start + end, **font), max_lines=1, **font) + end
+            for start, label, end in zip(("", "or "), pair, ends, strict=True)
+        )
+    titles[:] = title
+    return titles
+
+
+def _texts(evidence, difference, layout):
+    """What stands below the maps (n, k): scores, and probabilities where they are known.
+
+    `difference` : of the two classes of `evidence`, or None. With it the answer comes first.
+    """
+    width, probabilities = layout.column - 0.08, evidence.probabilities
+    shown = evidence if difference is None else difference
+    prefixes = ("score ", "") if shown.against is None else ("Δ score ", "Δ ")
+    texts = _score_texts(shown.scores, width, prefixes)
+    if difference is not None:
+        at = np.arange(len(evidence)), evidence.scores.argmax(axis=1)
+        answers = [fit_text(label, 0.6 * width, size=TEXT_SIZE, max_lines=1) for label in evidence.classes[at]]
+        answers = [f"{label}: {_percent(p)}" for label, p in zip(answers, probabilities[at].tolist(), strict=True)]
+        prefix = _first_that_fits(("predicted ", ""), answers, width)
+        texts[:, 0] = [f"{prefix}{answer}\n{text}" for answer, text in zip(answers, texts[:, 0], strict=True)]
+    elif probabilities is not None:
+        percents = np.array([_percent(p) for p in probabilities.flat], dtype=object)
+        prefix = _first_that_fits(("probability ", "prob. ", ""), percents, width)
+        texts += "\n" + prefix + percents.reshape(texts.shape)
+    return texts
+
+
+def _signed_pictures(evidence, kind, scale, cmap):
+    """Pictures (n, 1, k, R, C) or RGBA, options of imshow, a mappable and a text for the bar, and what is clipped."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import ListedColormap, Normalize, to_hex
+
+    values = evidence.pixel_contributions
+    scale = checked_scale(scale, values)
+    norm, clipped = Normalize(-scale, scale), (values < -scale).any() + 2 * (values > scale).any()
+    if kind == "contribution":
+        options = {"cmap": cmap or signed_colormap(), "norm": norm}
+        return values[:, None], options, ScalarMappable(**options), "(mean over pixels = score)", clipped
+    colours = (FOR, AGAINST) if cmap is None else [to_hex(cmap(at)) for at in (0.8, 0.2)]
+    pictures = picture(values, evidence.images.mean(axis=-1), kind, scale, colours)
+    steps = np.linspace(-scale, scale, 257)[None, None, None]
+    over_grey = ListedColormap(picture(steps, np.full((1, 1, 257), 0.5), kind, scale, colours)[0, 0, 0] / 255)
+    return pictures[:, None], {}, ScalarMappable(norm, over_grey), "(0: the image in grey)", clipped
+
+
+def _spotlights(evidence, scale):
+    """As :func:`_signed_pictures`, (n, 2, k, R, C) or with channels: what is positive, and what is negative."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    values = _visible(evidence.ccm)
+    scale = checked_scale(scale, values)
+    pictures = np.stack([np.clip(values / scale, 0, 1), np.clip(-values / scale, 0, 1)], axis=1)
+    scalars = ScalarMappable(Normalize(0, scale), grey_colormap())
+    return pictures, _grey(), scalars, "(black: none)", 2 * (np.abs(values) > scale).any()
 
 
 class ContributionDisplay:
     """Images next to the evidence for and against their classes.
 
-    Each image is followed by a column for every class: its label, the positive contributions (CCM+) above the
-    negative ones (CCM-), and below them the score, which is the mean of both together. All classes and images have
-    one scale and one colour bar: a pale map is weak compared with the others, but not empty. ``evidence[i].plot()``
+    Each image is followed by a column for every class: its label, a map of what each pixel contributes, and below it
+    the score, which is the mean of the map, and the probability where it is known. All classes and images have one
+    scale and one colour bar: a pale map is weak compared with the others, but not empty. ``evidence[i].plot()``
     draws one image with its own scale. If an image shows several classes, the one of highest score among those shown is
     in bold type. It is the predicted class unless you named classes, which may not include that one.
+
+    If both classes of a classifier of two are shown, there is one map, and not two of which one is nearly the other
+    with signs reversed: the second of ``classes_`` minus the first. The text above says which colour speaks for which
+    class. ``evidence.versus("mean").plot()`` draws two maps.
 
     For the result of :meth:`skgcm.Explanation.versus`, maps and scores are differences, and the colour bar names what
     was subtracted. The class of the largest difference is in bold type if that is above 0. Otherwise none is: no class
@@ -154,12 +252,13 @@ class ContributionDisplay:
     Attributes
     ----------
     figure_ : matplotlib Figure
-    axes_ : ndarray of shape (n, 2, k) of matplotlib Axes
-        The maps: ``axes_[i, 0, j]`` is CCM+ and ``axes_[i, 1, j]`` CCM- of the j-th class of image i.
+    axes_ : ndarray of shape (n, parts, k) of matplotlib Axes
+        The maps: ``axes_[i, 0, j]`` is that of the j-th class of image i. With ``kind="spotlight"`` there are two
+        parts: 0 is positive, 1 negative. k is 1 where two classes have one map.
     image_axes_ : ndarray of shape (n,) of matplotlib Axes
         The images.
     frames_ : dict of (i, j) to matplotlib Axes
-        The frames around true classes.
+        The frames around true classes. Empty where two classes have one map.
     colorbar_ : matplotlib Colorbar
 
     Examples
@@ -170,7 +269,7 @@ class ContributionDisplay:
     >>> evidence = Explanation(np.ones((1, 8, 8, 1)), np.ones((1, 2, 8, 8)), [[1.0, 1.0]], [["cat", "dog"]])
     >>> display = ContributionDisplay(evidence, y=["dog"]).plot()
     >>> display.axes_.shape
-    (1, 2, 2)
+    (1, 1, 2)
     >>> display.figure_.savefig("evidence.png")  # doctest: +SKIP
     """
 
@@ -179,7 +278,19 @@ class ContributionDisplay:
         self.y = y
 
     @classmethod
-    def from_estimator(cls, estimator, X, y=None, *, classes="predicted", kind="contribution", ax=None):
+    def from_estimator(
+        cls,
+        estimator,
+        X,
+        y=None,
+        *,
+        classes="predicted",
+        kind="contribution",
+        cmap=None,
+        scale=None,
+        masks=None,
+        ax=None,
+    ):
         """Explain images with a fitted classifier, and draw.
 
         Parameters
@@ -192,10 +303,8 @@ class ContributionDisplay:
             True labels.
         classes : str, label or array-like of labels, default="predicted"
             Classes to show, as in ``estimator.explain``: "predicted", "all", "top-3", or labels.
-        kind : {"contribution", "spotlight"}, default="contribution"
-            What a map shows; see :meth:`plot`.
-        ax : matplotlib Axes, optional
-            Drawn in the place of this Axes. Default: a new figure.
+        kind, cmap, scale, masks, ax
+            As in :meth:`plot`.
 
         Returns
         -------
@@ -205,25 +314,39 @@ class ContributionDisplay:
         ------
         sklearn.exceptions.NotFittedError
             If the estimator is not fitted.
+        ValueError, ImportError
+            As in :meth:`plot`.
         """
         check_is_fitted(estimator)
-        return cls(estimator.explain(X, classes=classes), y=y).plot(kind=kind, ax=ax)
+        display = cls(estimator.explain(X, classes=classes), y=y)
+        return display.plot(kind=kind, cmap=cmap, scale=scale, masks=masks, ax=ax)
 
-    def plot(self, *, kind="contribution", ax=None):
+    def plot(self, *, kind="contribution", cmap=None, scale=None, masks=None, ax=None):
         """Draw.
 
         Parameters
         ----------
-        kind : {"contribution", "spotlight"}, default="contribution"
+        kind : {"contribution", "overlay", "spotlight"}, default="contribution"
             "contribution": what each pixel contributes (the mean over its channels), positive in red, negative in
-            blue, nothing in white. The colours end at the 99.5th percentile of the magnitudes shown that are not
-            zero; the colour bar ends in an arrow where values lie beyond.
+            blue, nothing in white.
+
+            "overlay": the same over the image in grey, as :meth:`skgcm.Explanation.to_images` returns it. It shows
+            where the evidence lies in the image. Compare amounts with "contribution": the grey changes the colours.
 
             "spotlight": the paper's pictures, the image times the positive weights and, beneath, times the
-            magnitude of the negative weights, in the image's own colours. Brightness is contribution, full at the
-            99.5th percentile and clipped there. Black means no contribution: the weight has the other sign or is
-            zero, *or the image itself is black*. Where dark pixels contribute too (``polarity="both"``) bright
-            colours are not the image's own.
+            magnitude of the negative weights, in the image's own colours. Brightness is contribution. Black means no
+            contribution: the weight has the other sign or is zero, *or the image itself is black*. Where dark pixels
+            contribute too (``polarity="both"``) bright colours are not the image's own.
+        cmap : str or matplotlib Colormap, default=None
+            Colours from the lowest to the highest contribution, the middle for 0, instead of blue to red. For an
+            overlay two of them are used, at 0.2 and 0.8. Not for "spotlight".
+        scale : float, default=None
+            Contribution at which the colours end. Figures can be compared if they have one scale. None: the 99.5th
+            percentile of the magnitudes shown that are not zero. The colour bar ends in an arrow where values lie
+            beyond.
+        masks : array-like of bool (n, R', C'), or sequence of n items, default=None
+            Masks or boxes, as in ``GCMClassifier.fit``, that are outlined in image and maps. An item is a mask, boxes
+            (m, 4), (left, top, right, bottom) in pixels of the images of the explanation, or None.
         ax : matplotlib Axes, optional
             Drawn inside this Axes, whose own frame and ticks are hidden: images and maps become its ``child_axes``,
             as large as fit. Default: a new figure, whose size follows from what it shows.
@@ -236,8 +359,9 @@ class ContributionDisplay:
         Raises
         ------
         ValueError
-            If `kind` is unknown, `y` does not have one label for each image, `y` has text and the classes are numbers
-            (or the reverse), or there is nothing to draw.
+            If `kind` is unknown, `cmap` is unknown or given for "spotlight", `scale` is not a positive finite number,
+            `masks` does not have a mask for each image, `y` does not have one label for each image, `y` has text and
+            the classes are numbers (or the reverse), or there is nothing to draw.
         ImportError
             If matplotlib is not installed: ``pip install matplotlib``.
 
@@ -245,7 +369,7 @@ class ContributionDisplay:
         -----
         In grey images 0 is always black and 1 white. Three channels are drawn as colours, and of four the first three.
         For any other number of channels, their mean is drawn in grey. Maps narrower than 1 to 3 or 3 to 1 are
-        stretched to that shape. Long labels are wrapped or shortened.
+        stretched to that shape. Long labels are wrapped or shortened. Overlapping boxes have one common outline.
 
         The picture follows matplotlib's settings (``rcParams``, style sheets) for fonts, colours of text and
         background, figures and files. All other settings have matplotlib's defaults in this picture.
@@ -256,12 +380,40 @@ class ContributionDisplay:
         n, k = evidence.classes.shape
         if n * k == 0:
             raise ValueError(f"nothing to draw: the explanation holds {n} images with {k} classes each")
+        masks = None if masks is None else [*each_mask(masks, n, evidence.images.shape[1:3])]
         plt = _import_pyplot()
+        if cmap is not None and kind == "spotlight":
+            raise ValueError(f"cmap={cmap!r} is given for kind='spotlight', which has the colours of the image.")
+        try:
+            colormap = None if cmap is None else plt.get_cmap(cmap)
+        except ValueError as error:
+            raise ValueError(f"cmap={cmap!r} is not a colour map that matplotlib knows: {error}") from error
+        pair = None if kind == "spotlight" else _two_classes(evidence)
+        shown = evidence if pair is None else evidence.versus(pair[1])
+        pictures = _spotlights(shown, scale) if kind == "spotlight" else _signed_pictures(shown, kind, scale, colormap)
 
-        highest = (np.arange(k) == evidence.scores.argmax(axis=1)[:, None]) & (k > 1)  # only one: ties as in predict
-        if evidence.against is not None:
-            highest &= evidence.scores > 0  # otherwise the subtracted class has the highest score
-        layout, labels = _lay_out(evidence, highest, None if ax is None else _size(ax))
+        n_shown = shown.classes.shape[1]
+        best = (np.arange(n_shown) == shown.scores.argmax(axis=1)[:, None]) & (n_shown > 1)  # ties as in predict
+        if shown.against is not None:
+            best &= shown.scores > 0  # otherwise the subtracted class has the highest score
+        wrong = np.zeros(n, bool) if y is None or evidence._predicted is None else np.asarray(evidence._predicted != y)
+        signs = ("red", "blue") if cmap is None else ("+", "\N{MINUS SIGN}")
+        parts, canvas = pictures[0].shape[1], None if ax is None else _size(ax)
+        text_lines = 2 if evidence.probabilities is not None or (wrong.any() and parts == 1) else 1
+        for label_lines in (1, 2):
+            layout = Layout.choose(
+                n,
+                n_shown,
+                evidence.images.shape[1:3],
+                parts=parts,
+                label_lines=label_lines,
+                text_lines=text_lines,
+                canvas=canvas,
+            )
+            titles = _titles(shown, pair, signs, best, layout)
+            if not any("\n" in title for title in titles.flat):
+                break
+        texts = _texts(evidence, None if pair is None else shown, layout)
         with _settings():
             if ax is None:
                 self.figure_ = plt.figure(figsize=layout.canvas, layout="none")
@@ -270,10 +422,11 @@ class ContributionDisplay:
                 self.figure_ = ax.figure
                 add_axes = ax.inset_axes
                 ax.set_axis_off()
-            self._draw_images(add_axes, layout, y)
-            self._draw_maps(add_axes, layout, kind)
-            self._write(layout, labels, highest)
-            self._frame(add_axes, layout, y)
+            self._draw_images(add_axes, layout, y, wrong, text_lines if parts == 1 else 2)
+            self._draw_maps(add_axes, layout, pictures, shown.against)
+            self._write(layout, titles, texts, best, pair is not None)
+            self._frame(add_axes, layout, y, shown.classes if pair is None else None)
+            self._outline(masks)
             for axes in (self.colorbar_.ax.xaxis, self.colorbar_.ax.yaxis):
                 axes.get_ticklabels(which="both")  # create them now, with these settings, and not at the first drawing
         return self
@@ -306,89 +459,85 @@ class ContributionDisplay:
         axes.spines[:].set(color="0.75", linewidth=0.5)  # so that an all-white map has a border
         return axes
 
-    def _draw_images(self, add_axes, layout, y):
+    def _draw_images(self, add_axes, layout, y, wrong, max_lines):
         images = np.clip(_visible(self.explanation.images), 0, 1)
         self.image_axes_ = np.empty(len(images), dtype=object)
         for i, image in enumerate(images):
             self.image_axes_[i] = self._show(add_axes(layout.image(i)), image, layout, **_grey())
         if y is None:
             return
-        predicted = y if self.explanation._predicted is None else self.explanation._predicted
-        wrong = np.asarray(predicted != y)
-        font = {"size": TEXT_SIZE, "weight": "bold"}
+        predicted, font = self.explanation._predicted, {"size": TEXT_SIZE, "weight": "bold"}
+
+        width = layout.column - 0.08
 
         def fit(label, template):
-            width = layout.image_width - text_width(template.format(""), **font)
-            return template.format(fit_text(label, width, max_lines=1, **font))
+            return template.format(
+                fit_text(label, width - text_width(template.format(""), **font), max_lines=1, **font)
+            )
 
         for template in ("predicted: {}, WRONG", "WRONG: {}"):
-            if all(fit(label, template) == template.format(label) for label in predicted[wrong]):
+            if all(fit(predicted[i], template) == template.format(predicted[i]) for i in np.flatnonzero(wrong)):
                 break
         for i, axes in enumerate(self.image_axes_):
-            text, look = fit(y[i], "true: {}"), {"size": TEXT_SIZE}
+            text, look = fit_text(f"true: {y[i]}", width, size=TEXT_SIZE, max_lines=max_lines), {"size": TEXT_SIZE}
             if wrong[i]:
-                text, look = f"{text}\n{fit(predicted[i], template)}", {"color": WRONG_COLOUR, **font}
+                text = f"{fit(y[i], 'true: {}')}\n{fit(predicted[i], template)}"
+                look = {"color": WRONG_COLOUR, **font}
             axes.set_xlabel(text, labelpad=3, parse_math=False, linespacing=1.1, **look)
 
-    def _draw_maps(self, add_axes, layout, kind):
-        from matplotlib.cm import ScalarMappable
-        from matplotlib.colors import Normalize
-
-        if kind == "contribution":
-            values = self.explanation.pixel_contributions
-            scale = common_scale(values)
-            parts = np.maximum(values, 0), np.minimum(values, 0)
-            colours = {"cmap": signed_colormap(), "norm": Normalize(-scale, scale)}
-            scalars = ScalarMappable(**colours)
-            what, note = "contribution of a pixel", "(mean over pixels = score)"
-            clipped = (values < -scale).any() + 2 * (values > scale).any()
-        else:
-            values = _visible(self.explanation.ccm)
-            scale = common_scale(values)
-            parts = np.clip(values / scale, 0, 1), np.clip(-values / scale, 0, 1)
-            colours = _grey()
-            scalars = ScalarMappable(Normalize(0, scale), grey_colormap())
-            what, note = "size of contribution", "(black: none)"
-            clipped = 2 * (np.abs(values) > scale).any()
-        self.axes_ = np.empty((len(values), 2, values.shape[1]), dtype=object)
-        for i, sign, j in np.ndindex(self.axes_.shape):
-            axes = add_axes(layout.map(i, sign, j))
-            self.axes_[i, sign, j] = self._show(axes, parts[sign][i, j], layout, **colours)
+    def _draw_maps(self, add_axes, layout, pictures, against):
+        shown, options, scalars, note, clipped = pictures
+        self.axes_ = np.empty(shown.shape[:3], dtype=object)
+        for i, part, j in np.ndindex(self.axes_.shape):
+            axes = add_axes(layout.map(i, part, j))
+            self.axes_[i, part, j] = self._show(axes, shown[i, part, j], layout, **options)
         extend = ("neither", "min", "max", "both")[clipped]
         self.colorbar_ = self.figure_.colorbar(scalars, cax=add_axes(layout.bar()), extend=extend)
-        against = self.explanation.against
+        what = "contribution of a pixel" if shown.shape[1] == 1 else "size of contribution"
         if against is not None:
-            other = "the mean over classes" if against == "mean" else f"that to {against}"
-            length = layout.bar()[3] * layout.canvas[1]
-            what, note = f"{what} minus", fit_text(other, length, size=TEXT_SIZE, max_lines=1)
-        self.colorbar_.set_label(f"{what}\n{note}", size=TEXT_SIZE, parse_math=False)
+            what += " minus"
+            note = "the mean over classes" if against == "mean" else f"that to {against}"
+        length = layout.bar()[3] * layout.canvas[1] + 0.3  # the text may be a little longer than the bar
+        label = "\n".join(fit_text(text, length, size=TEXT_SIZE) for text in (what, note))
+        self.colorbar_.set_label(label, size=TEXT_SIZE, parse_math=False)
         self.colorbar_.ax.tick_params(labelsize=TEXT_SIZE - 1)
         self.colorbar_.outline.set_linewidth(0.5)
 
-    def _write(self, layout, labels, highest):
-        prefixes = ("score ", "") if self.explanation.against is None else ("Δ score ", "Δ ")
-        scores = _score_texts(self.explanation.scores, layout.column - 0.08, prefixes)
+    def _write(self, layout, titles, texts, best, answers):
         signs, turn = ("positive", "negative"), {}
         if text_width("negative", TEXT_SIZE - 1) > layout.map_height:
             signs, turn = ("+", "\N{MINUS SIGN}"), {"rotation": 0, "va": "center"}
         sign = {"size": TEXT_SIZE - 1, "labelpad": 72 * (layout.column - layout.map_width) / 2 + 3, **turn}
-        for i, j in np.ndindex(labels.shape):
-            weight = "bold" if highest[i, j] else "normal"
-            upper, lower = self.axes_[i, :, j]
-            upper.set_title(labels[i, j], size=LABEL_SIZE, weight=weight, pad=4, linespacing=1, parse_math=False)
-            lower.set_xlabel(scores[i, j], size=TEXT_SIZE, weight=weight, labelpad=3)
-            if j % layout.classes_abreast == 0:
-                upper.set_ylabel(signs[0], color=REDS[3], **sign)
-                lower.set_ylabel(signs[1], color=BLUES[1], **sign)
+        for i, j in np.ndindex(titles.shape):
+            weight = "bold" if best[i, j] else "normal"
+            axes = self.axes_[i, :, j]
+            axes[0].set_title(titles[i, j], size=LABEL_SIZE, weight=weight, pad=4, linespacing=1, parse_math=False)
+            look = {"size": TEXT_SIZE, "weight": "bold" if answers else weight, "linespacing": 1.1}
+            axes[-1].set_xlabel(texts[i, j], labelpad=3, parse_math=False, **look)
+            if len(axes) == 2 and j % layout.classes_abreast == 0:
+                axes[0].set_ylabel(signs[0], color=REDS[3], **sign)
+                axes[1].set_ylabel(signs[1], color=BLUES[1], **sign)
 
-    def _frame(self, add_axes, layout, y):
+    def _frame(self, add_axes, layout, y, classes):
         self.frames_ = {}
-        if y is None:
+        if y is None or classes is None:
             return
         import matplotlib
 
         colour = matplotlib.rcParams["text.color"]  # a colour of its own could be taken for one of the maps
-        for i, j in np.argwhere(self.explanation.classes == y[:, None]).tolist():
+        for i, j in np.argwhere(classes == y[:, None]).tolist():
             self.frames_[i, j] = frame = add_axes(layout.frame(i, j), zorder=-1)
             frame.set(xticks=[], yticks=[], facecolor="none")
             frame.spines[:].set(color=colour, linewidth=1.8)
+
+    def _outline(self, masks):
+        from matplotlib.collections import LineCollection
+
+        for i, mask in enumerate(masks or []):
+            if mask is None:
+                continue
+            lines = _border(mask)
+            for axes in (self.image_axes_[i], *self.axes_[i].flat):
+                for colour, width in (("white", 2.4), ("black", 1.0)):  # visible on dark and on bright pixels
+                    look = {"colors": colour, "linewidths": width, "capstyle": "projecting", "zorder": 3}
+                    axes.add_collection(LineCollection(lines, clip_on=False, **look), autolim=False)

@@ -31,7 +31,7 @@ def fit_text(text, width, *, size, weight="normal", max_lines=2):
             short = f"{line[: (keep + 1) // 2]}…{line[len(line) - keep // 2 :]}"
             if fits(short):
                 return short
-        return line[0] + "…"
+        return line[:1] + "…"
 
     text = " ".join(str(text).split())
     if fits(text):
@@ -50,18 +50,20 @@ def fit_text(text, width, *, size, weight="normal", max_lines=2):
 class Layout:
     """Places, in inches, for n images and k classes each.
 
-    Each image has a block: at the left the image, as high as two maps, then its classes, ten in a line. A row has
-    `abreast` blocks. From top to bottom, a class has its label, CCM+, CCM- and its score. The colour bar is at the
-    right.
+    Each image has a block: at the left the image, as large as a map, then its classes, ten in a line. A row has
+    `abreast` blocks. From top to bottom, a class has its label, one or two maps and its score. The colour bar is at
+    the right.
 
     Parameters
     ----------
     n_images, n_classes : int
     shape : tuple of int (R, C)
+    parts : int
+        Maps of a class.
     abreast : int
         Images in a row.
-    label_lines : int
-        Lines of text in the longest class label.
+    label_lines, text_lines : int
+        Lines in the longest class label, and in the longest text below a map or an image.
     cell : float
         Size of a map: the square root of its area, in inches.
     canvas : tuple of float (width, height) or None
@@ -69,38 +71,42 @@ class Layout:
     """
 
     MARGIN, SIGN, PADDING, GAP = 0.08, 0.22, 0.07, 0.05
-    LINE, LABEL_GAP, SCORE, LINE_GAP, BLOCK_GAP = 0.15, 0.07, 0.22, 0.14, 0.25
+    LINE, LABEL_GAP, TEXT_LINE, TEXT_GAP, LINE_GAP, BLOCK_GAP = 0.15, 0.07, 0.14, 0.08, 0.14, 0.25
     BAR, BAR_TEXT = 0.12, 0.95
 
-    def __init__(self, n_images, n_classes, shape, *, abreast, label_lines, cell, canvas):
+    def __init__(self, n_images, n_classes, shape, *, parts, abreast, label_lines, text_lines, cell, canvas):
         # A map one pixel high must stay visible: beyond 3 to 1, pixels are no longer drawn square.
         self.aspect = min(max(shape[0] / shape[1], 1 / 3), 3)
         self.map_width, self.map_height = cell / math.sqrt(self.aspect), cell * math.sqrt(self.aspect)
-        self.image_height = 2 * self.map_height + self.GAP
-        self.image_width = self.image_height / self.aspect
+        self.maps_height = parts * self.map_height + (parts - 1) * self.GAP
         self.abreast, self.classes_abreast = abreast, min(n_classes, CLASSES_PER_LINE)
         self.column = max(self.map_width, 0.75 * min(cell, 1)) + 2 * self.PADDING  # a score fits beneath a narrow map
+        self.maps_left = self.column + (self.SIGN if parts > 1 else self.GAP)
         self.label = label_lines * self.LINE + self.LABEL_GAP
-        self.line = self.label + self.image_height + self.SCORE + self.LINE_GAP
-        self.block_width = self.image_width + self.SIGN + self.classes_abreast * self.column + self.BLOCK_GAP
+        self.text = text_lines * self.TEXT_LINE + self.TEXT_GAP
+        self.line = self.label + self.maps_height + self.text + self.LINE_GAP
+        self.block_width = self.maps_left + self.classes_abreast * self.column + self.BLOCK_GAP
         self.block_height = self.line * math.ceil(n_classes / self.classes_abreast)
         self.width = self.MARGIN + abreast * self.block_width + self.BAR + self.BAR_TEXT
         self.height = self.MARGIN + self.block_height * math.ceil(n_images / abreast)
         self.canvas = canvas or (self.width, self.height)
 
     @classmethod
-    def choose(cls, n_images, n_classes, shape, *, label_lines=1, canvas=None):
+    def choose(cls, n_images, n_classes, shape, *, parts=1, label_lines=1, text_lines=1, canvas=None):
         """The layout of a new figure, or the one with the largest maps that a given canvas holds."""
+        lines = {"label_lines": label_lines, "text_lines": text_lines}
 
-        def layout(abreast, cell=1.0):
-            return cls(n_images, n_classes, shape, abreast=abreast, label_lines=label_lines, cell=cell, canvas=canvas)
+        def layout(abreast, cell):
+            return cls(n_images, n_classes, shape, parts=parts, abreast=abreast, cell=cell, canvas=canvas, **lines)
 
         if canvas is None:
-            cell = 1.0 if n_images <= 6 else 0.75
+            largest = 1.5 if n_images <= 6 else 1.1
+            cells = np.geomspace(largest, 0.7, 20)  # smaller than the largest if even one image is too wide
+            cell = next((cell for cell in cells if layout(1, cell).width <= MAX_WIDTH), cells[-1])
             choices = [layout(abreast, cell) for abreast in range(1, min(n_images, 12) + 1)]
             choices = [choice for choice in choices if choice.width <= MAX_WIDTH] or choices[:1]
             return min(choices, key=lambda choice: abs(math.log(choice.height / choice.width / 0.75)))
-        for cell in np.geomspace(2, 0.1, 50):
+        for cell in np.geomspace(4, 0.1, 60):
             for abreast in range(1, n_images + 1):
                 choice = layout(abreast, cell)
                 if choice.width > canvas[0]:
@@ -121,30 +127,32 @@ class Layout:
             self.MARGIN + i // self.abreast * self.block_height,
         )
 
-    def _pair(self, i, j):
+    def _maps(self, i, j):
         left, top = self._block(i)
-        left += self.image_width + self.SIGN + j % self.classes_abreast * self.column
+        left += self.maps_left + j % self.classes_abreast * self.column
         return left, top + j // self.classes_abreast * self.line
 
     def image(self, i):
-        """Place of image i."""
+        """Place of image i: beside its map, or the middle of two maps."""
         left, top = self._block(i)
-        return self._place(left, top + self.label, self.image_width, self.image_height)
+        left += (self.column - self.map_width) / 2
+        top += self.label + (self.maps_height - self.map_height) / 2
+        return self._place(left, top, self.map_width, self.map_height)
 
-    def map(self, i, sign, j):
-        """Place of the map of class j of image i: CCM+ where `sign` is 0, CCM- where it is 1."""
-        left, top = self._pair(i, j)
-        top += self.label + sign * (self.map_height + self.GAP)
+    def map(self, i, part, j):
+        """Place of a map of class j of image i: of two, CCM+ where `part` is 0 and CCM- where it is 1."""
+        left, top = self._maps(i, j)
+        top += self.label + part * (self.map_height + self.GAP)
         return self._place(left + (self.column - self.map_width) / 2, top, self.map_width, self.map_height)
 
     def frame(self, i, j):
         """Place of the frame around label, maps and score of class j of image i."""
-        left, top = self._pair(i, j)
+        left, top = self._maps(i, j)
         return self._place(left, top, self.column, self.line - self.LINE_GAP)
 
     def bar(self):
         """Position of the colour bar: as high as the maps next to it, up to about 4 inches."""
         n_lines = max(round((self.height - self.MARGIN) / self.line), 1)
         n_lines = max(min(n_lines, int(4 / self.line)), 1)
-        height = (n_lines - 1) * self.line + self.image_height
+        height = (n_lines - 1) * self.line + self.maps_height
         return self._place(self.width - self.BAR_TEXT - self.BAR, self.MARGIN + self.label, self.BAR, height)

@@ -5,6 +5,10 @@ from scipy.ndimage import find_objects, label
 
 from skgcm.utils.arrays import as_numpy
 
+EXPECTED = (
+    "Expected bool (n, rows, columns), or a list with one item for each image: None, a bool mask (rows, columns), or "
+    "boxes (m, 4), (left, top, right, bottom) in pixels of the images in X."
+)
 ROUNDING = 1e-6  # pixels: a box that crosses a border by less does not include the next pixel
 
 
@@ -78,6 +82,21 @@ def image_mask(region, shape, name, outwards=False):
         f"{name} has shape {region.shape} and dtype {region.dtype}. Expected numbers (m, 4): (left, top, right, "
         f"bottom) for each box; or a mask, bool (rows, columns).{remedy}"
     )
+
+
+def each_mask(masks, n, shape):
+    """The mask, bool (R, C), of each of n images, or None: from all forms that ``fit(masks=)`` takes. An iterator.
+
+    Raises ValueError.
+    """
+    masks = as_numpy(masks)
+    masks = masks.to_numpy() if hasattr(masks, "to_numpy") else masks  # a Series of objects
+    if isinstance(masks, str) or not hasattr(masks, "__len__"):
+        raise ValueError(f"masks is a {type(masks).__name__}. {EXPECTED}")
+    if len(masks) != n:
+        raise ValueError(f"masks has {len(masks)} items for {n} images. {EXPECTED}")
+    for i, own in enumerate(masks):
+        yield None if own is None else image_mask(own, shape, f"masks[{i}]", outwards=True)
 
 
 def _are_masks(regions, shape):
