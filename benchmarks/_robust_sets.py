@@ -64,7 +64,8 @@ DEFECTS = np.array(["bright scratch", "bright spot", "dark scratch", "dark spot"
 
 
 def drawn_defects(textures, test_textures, rng, *, per_class=60, photos=15, n_test=100):
-    """Scratches and spots of 1 % of the area on crops of photos. In training each class has its own photos."""
+    """Scratches and spots of 1 % of the area on crops of grey photos. In training each class has its own photos."""
+    textures, test_textures = textures.squeeze(-1), test_textures.squeeze(-1)  # (n, H, W, 1) to (n, H, W)
     order, made, held_out = rng.permutation(len(textures)), [], []
     for label in range(len(DEFECTS)):
         own = textures[order[label * photos : (label + 1) * photos]]
