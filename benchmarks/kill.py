@@ -1,6 +1,7 @@
 """Kill a training process with SIGKILL again and again, restart it each time, and check the final model.
 
-    python benchmarks/kill.py    # about ten minutes on two cores
+    python benchmarks/kill.py              # about ten minutes on two cores
+    python benchmarks/kill.py --kills 5    # fewer kills, in shorter fits
 
 Fits scikit-learn's digits with `checkpoint=` in its own process. Half of the kills come at a random moment of a random
 epoch, half as soon as the new file of a checkpoint begins to be written (it is next to the old one until it is
@@ -8,6 +9,7 @@ complete); the moments are seeded. The final model is compared, bit by bit, with
 interrupted. Also measures the cost of a checkpoint. Writes benchmarks/results/kill.md and .json.
 """
 
+import argparse
 import subprocess
 import sys
 import tempfile
@@ -24,17 +26,12 @@ from skgcm.files import safetensors_file
 from skgcm.files.checkpoint import Checkpoint
 from skgcm.training import net
 
-FITS = {  # parameters, and how many kills
-    "SGD": ({"max_epochs": 100}, 30),
-    "AdamW, early stopping": (
-        {"optimizer": "adamw", "lr": 0.003, "max_epochs": 100, "early_stopping": True, "n_iter_no_change": 15},
-        10,
-    ),
-}
+KILLS = 30  # of the first fit
+FITS = {"SGD": {}, "AdamW, early stopping": {"optimizer": "adamw", "lr": 0.003, "early_stopping": True}}
 FIXED = {"device": "cpu", "random_state": 0}
 
 
-def child(name, path):
+def child(name, path, epochs):
     """Fit, and print each epoch that begins."""
     train_epoch = net.GCMNet._train_epoch
 
@@ -43,7 +40,7 @@ def child(name, path):
         return train_epoch(net, *args)
 
     net.GCMNet._train_epoch = telling
-    GCMClassifier(**FITS[name][0], **FIXED, checkpoint=path).fit(*load_digits(return_X_y=True))
+    GCMClassifier(**FITS[name], **FIXED, max_epochs=int(epochs), checkpoint=path).fit(*load_digits(return_X_y=True))
 
 
 def begun(log):
@@ -55,13 +52,13 @@ def unfinished(path):
     return list(path.parent.glob(".skgcm-*.tmp"))
 
 
-def killed(name, path, log, epochs, delay):
+def killed(command, path, log, epochs, delay):
     """Start a child and kill it, so many full epochs after its first began, after a delay or, without one, in a write.
 
     What happened, or None where it had ended before.
     """
     with log.open("w") as out:
-        process = subprocess.Popen([sys.executable, __file__, name, str(path)], stdout=out)
+        process = subprocess.Popen(command, stdout=out)
     while process.poll() is None and len(begun(log)) <= epochs:
         time.sleep(0.001)
     if delay is None:
@@ -82,21 +79,22 @@ def killed(name, path, log, epochs, delay):
     return {"aimed": "epoch" if delay is not None else "write", "begun": begun(log), "saved": saved, "left": left}
 
 
-def run(name, folder, rng):
-    params, n_kills = FITS[name]
+def run(name, folder, rng, n_kills):
+    params = {**FITS[name], "max_epochs": 10 + 3 * n_kills}  # a kill comes within four epochs
     X, y = load_digits(return_X_y=True)
     whole = GCMClassifier(**params, **FIXED).fit(X, y)
     duration = float(np.median([epoch["dur"] for epoch in whole.history_]))
     path, log, kills = folder / "run.ckpt", folder / "log", []
+    command = [sys.executable, __file__, name, str(path), str(params["max_epochs"])]
     while len(kills) < n_kills:
         delay = rng.uniform(0, duration) if len(kills) % 2 else None
-        kill = killed(name, path, log, int(rng.integers(1, 4)), delay)
+        kill = killed(command, path, log, int(rng.integers(1, 4)), delay)
         if kill is None:
             raise RuntimeError(f"{name}: the fit was over after {len(kills)} kills. Give it more epochs.")
         kills.append(kill)
         print(name, len(kills), kill, flush=True)
     with log.open("w") as out:  # now without a kill
-        subprocess.run([sys.executable, __file__, name, str(path)], stdout=out, check=True)
+        subprocess.run(command, stdout=out, check=True)
     last = begun(log)
     if not safetensors_file.read(path, "checkpoint")[1]["finished"]:
         raise RuntimeError(f"{name}: the file does not say that the fit is finished")
@@ -144,12 +142,15 @@ def fingerprint_seconds():
 
 
 def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=KILLS, help="of the first fit; the second has a third of them")
+    args = parser.parse_args()
     rng, found = np.random.default_rng(0), {}
-    for name in FITS:
+    for i, name in enumerate(FITS):
         with tempfile.TemporaryDirectory() as folder:
-            found[name] = run(name, Path(folder), rng)
+            found[name] = run(name, Path(folder), rng, max(1, args.kills // 3) if i else args.kills)
     head = {
-        "command": "python benchmarks/kill.py",
+        "command": "python benchmarks/kill.py" + (f" --kills {args.kills}" if args.kills != KILLS else ""),
         "machine": machine(),
         "versions": versions("scikit-learn", "skorch", "safetensors"),
         "fingerprint_seconds": fingerprint_seconds(),
@@ -199,4 +200,4 @@ def main():
 
 if __name__ == "__main__":
     torch.set_num_threads(1)  # as in the processes that are killed
-    child(*sys.argv[1:]) if len(sys.argv) == 3 else main()
+    child(*sys.argv[1:]) if sys.argv[1:2] and sys.argv[1] in FITS else main()
