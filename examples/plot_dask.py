@@ -77,12 +77,12 @@ def main():
     left_ax.errorbar(widths, results["mean_test_score"], results["std_test_score"], marker="o", capsize=3)
     left_ax.set_xscale("log", base=2)
     left_ax.set_xticks(widths, [f"{width:.0f}" for width in widths])
-    left_ax.set(xlabel="encoder_width", ylabel="accuracy, 2 folds")
+    left_ax.set(xlabel="encoder_width", ylabel="accuracy, mean ± s.d. of 2 folds")
 
-    # Right: the table. On the line the lower half contributes nothing to the margin
+    # Right: the table
     for some, style, name in ((right, "o", "right"), (~right, "X", "wrong")):
         right_ax.plot(table["margin"][some], table["upper_half"][some], style, label=f"{name} ({some.sum()})", ms=4)
-    right_ax.axline((0, 0), slope=1, color="grey", lw=0.8)
+    right_ax.axline((0, 0), slope=1, color="grey", lw=0.8, label="all of the margin")
     right_ax.set(xlabel="margin of the best class over the second", ylabel="part of it from the upper half")
     right_ax.legend(title="held-out files")
 
