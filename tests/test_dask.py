@@ -1,7 +1,11 @@
 """Searches and predictions on a real cluster of two processes."""
 
+import runpy
+from pathlib import Path
+
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from sklearn.model_selection import GridSearchCV
@@ -9,12 +13,15 @@ from sklearn.model_selection import GridSearchCV
 from skgcm import GCMClassifier
 
 distributed = pytest.importorskip("dask.distributed")
+pytest.importorskip("pyarrow")
+dataframe = pytest.importorskip("dask.dataframe")
+EXAMPLE = Path(__file__).parents[1] / "examples" / "plot_dask.py"
 
 
 @pytest.fixture(scope="module")
 def client():
     with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         distributed.Client(cluster) as client,
     ):
         yield client
@@ -30,7 +37,7 @@ def files(tmp_path_factory):
     return paths, y
 
 
-def test_a_search_and_predictions_are_those_of_one_process(client, files):
+def test_a_search_and_a_table_in_parquet_are_those_of_one_process(client, files, tmp_path):
     paths, y = files
     clf = GCMClassifier(image_shape=(8, 8), encoder_width=4, max_epochs=1, device="cpu", random_state=0)
     search = GridSearchCV(clf, {"decoder_width": [2, 4]}, cv=2)
@@ -39,7 +46,14 @@ def test_a_search_and_predictions_are_those_of_one_process(client, files):
     np.testing.assert_array_equal(found, search.fit(paths, y).cv_results_["mean_test_score"])
 
     model = client.scatter(search.best_estimator_, broadcast=True)
-    tasks = [client.submit(GCMClassifier.predict_proba, model, part) for part in np.array_split(paths, 3)]
-    np.testing.assert_allclose(
-        np.concatenate(client.gather(tasks)), search.best_estimator_.predict_proba(paths), atol=1e-6
-    )
+    assert len(client.who_has(model)[model.key]) == 2
+    describe = runpy.run_path(str(EXAMPLE))["describe"]
+    expected = describe(paths, search.best_estimator_)
+    table = dataframe.from_map(describe, np.array_split(paths, 3), clf=model, meta=expected)
+    table.to_parquet(tmp_path, write_index=False)
+    assert len(list(tmp_path.glob("*.parquet"))) == 3
+    found = pd.read_parquet(tmp_path)
+    pd.testing.assert_frame_equal(found, expected, check_dtype=False, atol=1e-5)
+    assert set(found["label"]) <= {0, 1}
+    both_halves = search.best_estimator_.explain(paths, classes="top-2").scores @ [1, -1]
+    np.testing.assert_allclose(found["margin"], both_halves, atol=1e-5)

@@ -103,12 +103,13 @@ for different, message in ((X[int(rank):], "have different data, of [29, 28] ima
 """
 
 
-def _torchrun(folder, script, timeout=300):
+def _torchrun(folder, script, *options, timeout=300):
     path = Path(folder, "train.py")
     path.write_text(HEAD + textwrap.dedent(script))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(path)]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *options]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
-    command.append(str(folder))
+    environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # else restarted processes meet the addresses of dead ones
+    command += [str(path), str(folder)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
 
 
@@ -156,24 +157,36 @@ def test_files_and_an_interruption_change_nothing(fitted, fit):
         np.testing.assert_array_equal(fitted[fit, 0][name], array, err_msg=name)
 
 
-def test_an_exception_in_one_process_ends_all(tmp_path):
-    if sys.platform != "linux" or not torch.distributed.is_gloo_available():
-        pytest.skip("torchrun is tested on Linux, with gloo")
+def test_a_kill_or_an_exception_in_one_process_ends_all_and_a_fit_resumes(fitted, tmp_path):
     script = """
     import time
-    class Fault:
-        def __getattr__(self, name):
-            return lambda *args, **kwargs: self
-        def on_batch_begin(self, net, **kwargs):
-            if rank == "1" and len(net.history) == 2:
-                open(f"{folder}/raised", "w").close()
-                raise RuntimeError("a fault")
-    GCMClassifier(**PARAMS, callbacks=[Fault()]).set_params(max_epochs=10**6).fit(X, y)
+    before = GCMNet.on_batch_begin
+    def end(self, net, **kwargs):
+        if rank == "1" and len(net.history) == 2 and len(net.history[-1]["batches"]) == 1:
+            open(f"{folder}/{how}", "w").close()
+            if how == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise RuntimeError("a fault")
+        before(self, net, **kwargs)
+    how = "killed" if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" else "raised"
+    if how == "raised":
+        assert time.time() - os.stat(f"{folder}/killed").st_mtime < 60
+        assert os.path.exists(f"{folder}/fit.ckpt")
+    else:
+        GCMNet.on_batch_begin = end
+    clf = GCMClassifier(**PARAMS, checkpoint=f"{folder}/fit.ckpt")
+    keep(clf.fit(X[:25], y[:25], validation_data=(X[25:], y[25:])), "resumed")
+    GCMNet.on_batch_begin = end
+    GCMClassifier(**PARAMS).fit(X, y)
     """
-    done = _torchrun(tmp_path, script)
+    done = _torchrun(tmp_path, script, "--max-restarts=1")
     assert done.returncode != 0
     assert "a fault" in done.stderr
     assert time.time() - (tmp_path / "raised").stat().st_mtime < 60
+    for rank in (0, 1):
+        resumed = np.load(tmp_path / f"resumed-{rank}.npz")
+        for name, array in fitted["arrays", rank].items():
+            np.testing.assert_array_equal(resumed[name], array, err_msg=name)
 
 
 # Alone

@@ -75,6 +75,7 @@ def test_deployment(monkeypatch, capsys):
 
 def test_dask(tmp_path, monkeypatch, capsys):
     pytest.importorskip("dask.distributed")
+    pytest.importorskip("pyarrow")
     run("plot_dask.py", monkeypatch)
     assert "accuracy on 225 held-out files: 0." in capsys.readouterr().out
     assert plt.get_fignums()
