@@ -100,10 +100,21 @@ for different, message in ((X[int(rank):], "have different data, of [29, 28] ima
         assert message in str(error), error
     else:
         raise SystemExit("no error")
+
+open(f"{folder}/done-{rank}", "w").close()
+
+class Fault:
+    def __getattr__(self, name):
+        return lambda *args, **kwargs: self
+    def on_batch_begin(self, net, **kwargs):
+        if rank == "1" and len(net.history) == 2:
+            open(f"{folder}/raised", "w").close()
+            raise RuntimeError("a fault")
+GCMClassifier(**PARAMS, callbacks=[Fault()]).set_params(max_epochs=10**6).fit(X, y)
 """
 
 
-def _torchrun(folder, script, timeout=300):
+def _torchrun(folder, script, timeout=900):
     path = Path(folder, "train.py")
     path.write_text(HEAD + textwrap.dedent(script))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(path)]
@@ -119,16 +130,23 @@ def _data():
 
 
 @pytest.fixture(scope="module")
-def fitted(tmp_path_factory):
-    """{(fit, process): {name: array}} of fits in two processes."""
+def launched(tmp_path_factory):
+    """Folder, stderr, exit code and end of two processes that fit until one of them raises an error."""
     if sys.platform != "linux" or not torch.distributed.is_gloo_available():
         pytest.skip("torchrun is tested on Linux, with gloo")
     folder = tmp_path_factory.mktemp("fits")
     for i, image in enumerate(_data()[0]):
         Image.fromarray(image).save(folder / f"{i}.png")
     done = _torchrun(folder, FITS)
-    assert done.returncode == 0, done.stderr
-    assert "Grad strides" not in done.stderr
+    return folder, done.stderr, done.returncode, time.time()
+
+
+@pytest.fixture(scope="module")
+def fitted(launched):
+    """{(fit, process): {name: array}} of fits in two processes."""
+    folder, stderr, _, _ = launched
+    assert len(list(folder.glob("done-[01]"))) == 2, stderr
+    assert "Grad strides" not in stderr
     return {(path.stem[:-2], int(path.stem[-1])): dict(np.load(path)) for path in folder.glob("*-[01].npz")}
 
 
@@ -156,24 +174,11 @@ def test_files_and_an_interruption_change_nothing(fitted, fit):
         np.testing.assert_array_equal(fitted[fit, 0][name], array, err_msg=name)
 
 
-def test_an_exception_in_one_process_ends_all(tmp_path):
-    if sys.platform != "linux" or not torch.distributed.is_gloo_available():
-        pytest.skip("torchrun is tested on Linux, with gloo")
-    script = """
-    import time
-    class Fault:
-        def __getattr__(self, name):
-            return lambda *args, **kwargs: self
-        def on_batch_begin(self, net, **kwargs):
-            if rank == "1" and len(net.history) == 2:
-                open(f"{folder}/raised", "w").close()
-                raise RuntimeError("a fault")
-    GCMClassifier(**PARAMS, callbacks=[Fault()]).set_params(max_epochs=10**6).fit(X, y)
-    """
-    done = _torchrun(tmp_path, script)
-    assert done.returncode != 0
-    assert "a fault" in done.stderr
-    assert time.time() - (tmp_path / "raised").stat().st_mtime < 60
+def test_an_exception_in_one_process_ends_all(launched):
+    folder, stderr, code, end = launched
+    assert code != 0
+    assert "a fault" in stderr
+    assert end - (folder / "raised").stat().st_mtime < 60
 
 
 # Alone
