@@ -63,12 +63,12 @@ def fitted():
 
 @pytest.fixture
 def small_world(fitted, tmp_path, monkeypatch):
-    """An empty folder with images of two classes, fits of one epoch, and the names that the guide uses."""
+    """An empty folder with images of two classes, quick fits, and the names that the guide uses."""
     pytest.importorskip("matplotlib")
     fit = GCMClassifier.fit
 
     def fit_once(self, X, y, **options):
-        return fit(self.set_params(max_epochs=1, verbose=0), X, y, **options)
+        return fit(self.set_params(max_epochs=1, n_stages=1, verbose=0), X, y, **options)
 
     monkeypatch.setattr(GCMClassifier, "fit", fit_once)
     monkeypatch.chdir(tmp_path)
