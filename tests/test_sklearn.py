@@ -21,10 +21,13 @@ from skgcm.network.blocks import ConvBlock
 SMALL = {"encoder_width": 8, "decoder_width": 8, "batch_size": 16, "max_epochs": 20, "device": "cpu"}
 VARIANTS = [{}, {"shared_decoder": False}, {"clip_negative": True}, {"architecture": "paper"}]
 FEW_STEPS = {"batch_size": 64, "max_epochs": 12}  # they give accuracies of at least 0.87, and the checks need 0.83
+LEARNING = {"check_classifiers_train", "check_classifiers_classes", "check_class_weight_classifiers"}
 
 
 @parametrize_with_checks([GCMClassifier(**{**SMALL, **FEW_STEPS, **variant}) for variant in VARIANTS])
 def test_estimator_check(estimator, check):
+    if check.func.__name__ not in LEARNING:  # the others need a fit, but no accuracy
+        estimator.set_params(max_epochs=2)
     check(estimator)
 
 
