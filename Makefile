@@ -23,7 +23,7 @@ test: $(VENV)/.has-dev  ## lint, check format and imports, run all tests and doc
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(VENV)/bin/lint-imports --no-cache
-	PYTHONHASHSEED=0 MPLBACKEND=Agg OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2
+	PYTHONHASHSEED=0 MPLBACKEND=Agg OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal
 
 docs: $(VENV)/.has-docs  ## run the examples and build the manual in docs/_build/html
 	MPLBACKEND=Agg OMP_NUM_THREADS=1 $(RUN) -m sphinx -W --keep-going -n -b html docs docs/_build/html

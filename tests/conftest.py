@@ -1,3 +1,4 @@
+import gc
 import os
 from pathlib import Path
 
@@ -5,6 +6,13 @@ import pytest
 import torch
 
 torch.set_num_threads(1)  # the networks here are too small to share
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_garbage_collection():
+    """Objects from before a module are not searched for garbage again: with PyTorch that takes 0.3 s each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

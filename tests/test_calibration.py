@@ -176,14 +176,16 @@ def test_a_file_with_another_temperature_is_refused(clf, tmp_path, monkeypatch, 
         GCMClassifier.load(tmp_path / "model.gcm")
 
 
-def test_onnx_has_it(clf, data):
+def test_onnx_has_it(data):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     from io import BytesIO
 
     X, y = data
-    file = BytesIO()
+    clf = GCMClassifier(**SMALL, architecture="paper", n_stages=1).fit(X, y)  # quick to export
+    plain, file = clf.decision_function(X), BytesIO()
     clf.calibrate(X, y).to_onnx(file)
+    assert np.abs(clf.decision_function(X) - plain).max() > 1e-2
     session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
     names = ["scores", "probabilities", "contributions"]
     scores, probabilities, contributions = session.run(names, {"images": X})

@@ -64,7 +64,7 @@ def shell(folder, *arguments):
 # ---- as a user would -------------------------------------------------------------------------------------------------
 
 
-def test_from_a_folder_to_a_table_in_two_commands(tmp_path):
+def test_from_a_folder_to_a_table_in_two_commands(run, tmp_path, monkeypatch):
     for name, brightness in (("bright", 160), ("dark", 80)):
         save_images(tmp_path / "parts" / name, brightness)
     fit = shell(tmp_path, "fit", "parts", "-o", "parts.gcm", "--size", "12", *FIT[:-1], "max_epochs=20")
@@ -72,15 +72,16 @@ def test_from_a_folder_to_a_table_in_two_commands(tmp_path):
     assert "trained on         48" in fit.stdout
     assert "held out           12" in fit.stdout
     (tmp_path / "parts" / "dark" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
-    predict = shell(tmp_path, "predict", "parts.gcm", "parts")
-    rows = list(csv.DictReader(predict.stdout.splitlines()))
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run("predict", "parts.gcm", "parts")
+    rows = list(csv.DictReader(out.splitlines()))
     assert list(rows[0]) == ["path", "label", "probability", "margin", "typicality", "unlike"]
     assert len(rows) == 60
     assert np.mean([Path(row["path"]).parent.name == row["label"] for row in rows]) > 0.8
-    assert predict.returncode == 1
-    assert f"skgcm: left out: {Path('parts', 'dark', 'broken.png')}: " in predict.stderr
-    assert "skgcm: 1 of 61 images could not be read and are left out" in predict.stderr
-    assert "Traceback" not in predict.stderr
+    assert code == 1
+    assert f"skgcm: left out: {Path('parts', 'dark', 'broken.png')}: " in err
+    assert "skgcm: 1 of 61 images could not be read and are left out" in err
+    assert "Traceback" not in err
 
 
 # ---- fit -------------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Searches and predictions on a real cluster of two processes."""
 
+import contextlib
 import runpy
 from pathlib import Path
 
@@ -17,11 +18,13 @@ pytest.importorskip("pyarrow")
 dataframe = pytest.importorskip("dask.dataframe")
 EXAMPLE = Path(__file__).parents[1] / "examples" / "plot_dask.py"
 
+CLUSTER = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0"}
+
 
 @pytest.fixture(scope="module")
 def client():
     with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
+        distributed.LocalCluster(**CLUSTER) as cluster,
         distributed.Client(cluster) as client,
     ):
         yield client
@@ -57,3 +60,24 @@ def test_a_search_and_a_table_in_parquet_are_those_of_one_process(client, files,
     assert set(found["label"]) <= {0, 1}
     both_halves = search.best_estimator_.explain(paths, classes="top-2").scores @ [1, -1]
     np.testing.assert_allclose(found["margin"], both_halves, atol=1e-5)
+
+
+def test_the_example_runs_as_it_stands_but_for_fewer_epochs(client, monkeypatch, capsys):
+    plt = pytest.importorskip("matplotlib.pyplot")
+    fit = GridSearchCV.fit
+
+    def same_cluster(**options):  # it takes long to start
+        assert options == CLUSTER
+        return contextlib.nullcontext(client.cluster)
+
+    def same_client(cluster):
+        assert cluster is client.cluster
+        return contextlib.nullcontext(client)
+
+    monkeypatch.setattr(distributed, "LocalCluster", same_cluster)
+    monkeypatch.setattr(distributed, "Client", same_client)
+    monkeypatch.setattr(GridSearchCV, "fit", lambda self, X, y: fit(self.set_params(estimator__max_epochs=1), X, y))
+    runpy.run_path(str(EXAMPLE), run_name="__main__")
+    assert "accuracy on 225 held-out files: 0." in capsys.readouterr().out
+    assert plt.get_fignums()
+    plt.close("all")

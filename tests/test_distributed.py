@@ -100,10 +100,21 @@ for different, message in ((X[int(rank):], "have different data, of [29, 28] ima
         assert message in str(error), error
     else:
         raise SystemExit("no error")
+
+open(f"{folder}/done-{rank}", "w").close()
+
+class Fault:
+    def __getattr__(self, name):
+        return lambda *args, **kwargs: self
+    def on_batch_begin(self, net, **kwargs):
+        if rank == "1" and len(net.history) == 2:
+            open(f"{folder}/raised", "w").close()
+            raise RuntimeError("a fault")
+GCMClassifier(**PARAMS, callbacks=[Fault()]).set_params(max_epochs=10**6).fit(X, y)
 """
 
 
-def _torchrun(folder, script, *options, timeout=300):
+def _torchrun(folder, script, *options, timeout=900):
     path = Path(folder, "train.py")
     path.write_text(HEAD + textwrap.dedent(script))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *options]
@@ -120,16 +131,23 @@ def _data():
 
 
 @pytest.fixture(scope="module")
-def fitted(tmp_path_factory):
-    """{(fit, process): {name: array}} of fits in two processes."""
+def launched(tmp_path_factory):
+    """Folder, stderr, exit code and end of two processes that fit until one of them raises an error."""
     if sys.platform != "linux" or not torch.distributed.is_gloo_available():
         pytest.skip("torchrun is tested on Linux, with gloo")
     folder = tmp_path_factory.mktemp("fits")
     for i, image in enumerate(_data()[0]):
         Image.fromarray(image).save(folder / f"{i}.png")
     done = _torchrun(folder, FITS)
-    assert done.returncode == 0, done.stderr
-    assert "Grad strides" not in done.stderr
+    return folder, done.stderr, done.returncode, time.time()
+
+
+@pytest.fixture(scope="module")
+def fitted(launched):
+    """{(fit, process): {name: array}} of fits in two processes."""
+    folder, stderr, _, _ = launched
+    assert len(list(folder.glob("done-[01]"))) == 2, stderr
+    assert "Grad strides" not in stderr
     return {(path.stem[:-2], int(path.stem[-1])): dict(np.load(path)) for path in folder.glob("*-[01].npz")}
 
 
@@ -157,36 +175,37 @@ def test_files_and_an_interruption_change_nothing(fitted, fit):
         np.testing.assert_array_equal(fitted[fit, 0][name], array, err_msg=name)
 
 
-def test_a_kill_or_an_exception_in_one_process_ends_all_and_a_fit_resumes(fitted, tmp_path):
+def test_a_kill_of_one_process_ends_all_and_the_fit_resumes(fitted, tmp_path):
     script = """
     import time
     before = GCMNet.on_batch_begin
     def end(self, net, **kwargs):
         if rank == "1" and len(net.history) == 2 and len(net.history[-1]["batches"]) == 1:
-            open(f"{folder}/{how}", "w").close()
-            if how == "killed":
-                os.kill(os.getpid(), signal.SIGKILL)
-            raise RuntimeError("a fault")
+            open(f"{folder}/killed", "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
         before(self, net, **kwargs)
-    how = "killed" if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" else "raised"
-    if how == "raised":
+    if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        GCMNet.on_batch_begin = end
+    else:
         assert time.time() - os.stat(f"{folder}/killed").st_mtime < 60
         assert os.path.exists(f"{folder}/fit.ckpt")
-    else:
-        GCMNet.on_batch_begin = end
     clf = GCMClassifier(**PARAMS, checkpoint=f"{folder}/fit.ckpt")
     keep(clf.fit(X[:25], y[:25], validation_data=(X[25:], y[25:])), "resumed")
-    GCMNet.on_batch_begin = end
-    GCMClassifier(**PARAMS).fit(X, y)
     """
     done = _torchrun(tmp_path, script, "--max-restarts=1")
-    assert done.returncode != 0
-    assert "a fault" in done.stderr
-    assert time.time() - (tmp_path / "raised").stat().st_mtime < 60
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "killed").exists()
     for rank in (0, 1):
         resumed = np.load(tmp_path / f"resumed-{rank}.npz")
         for name, array in fitted["arrays", rank].items():
             np.testing.assert_array_equal(resumed[name], array, err_msg=name)
+
+
+def test_an_exception_in_one_process_ends_all(launched):
+    folder, stderr, code, end = launched
+    assert code != 0
+    assert "a fault" in stderr
+    assert end - (folder / "raised").stat().st_mtime < 60
 
 
 # Alone

@@ -1,5 +1,6 @@
 """The manual names everything public, its code runs, and README stays short."""
 
+import copy
 import importlib
 import re
 import subprocess
@@ -52,14 +53,22 @@ def test_links_to_files_lead_somewhere(name):
                 assert (page.parent / link).exists(), f"{page.name}: {link}"
 
 
+@pytest.fixture(scope="module")
+def fitted():
+    # boxes of the guide lie in images of 48 pixels
+    X = np.random.default_rng(0).integers(0, 256, (60, 48, 48, 1), dtype=np.uint8)
+    y = np.array(["good", "scratched"] * 30)
+    return X, y, GCMClassifier(random_state=0, max_epochs=1, n_stages=1).fit(X[:20], y[:20])
+
+
 @pytest.fixture
-def small_world(tmp_path, monkeypatch):
-    """An empty folder with images of two classes, fits of one epoch, and the names that the guide uses."""
+def small_world(fitted, tmp_path, monkeypatch):
+    """An empty folder with images of two classes, quick fits, and the names that the guide uses."""
     pytest.importorskip("matplotlib")
     fit = GCMClassifier.fit
 
     def fit_once(self, X, y, **options):
-        return fit(self.set_params(max_epochs=1, verbose=0), X, y, **options)
+        return fit(self.set_params(max_epochs=1, n_stages=1, verbose=0), X, y, **options)
 
     monkeypatch.setattr(GCMClassifier, "fit", fit_once)
     monkeypatch.chdir(tmp_path)
@@ -70,12 +79,11 @@ def small_world(tmp_path, monkeypatch):
         for folder in (f"parts/{label}", "new"):
             Path(folder).mkdir(parents=True, exist_ok=True)
             Image.fromarray(image[..., 0]).save(f"{folder}/part{i // 4}_{i}.png")
-    # boxes of the guide lie in images of 48 pixels
-    X = rng.integers(0, 256, (60, 48, 48, 1), dtype=np.uint8)
+    X, y, clf = fitted
     names = {"GCMClassifier": GCMClassifier, "frames": rng.integers(0, 256, (1, 80, 96), dtype=np.uint8)}
     for i, part in enumerate(("train", "valid", "test")):
         names[f"X_{part}"], names[f"y_{part}"] = X[20 * i : 20 * i + 20], y[20 * i : 20 * i + 20]
-    names["clf"] = GCMClassifier(random_state=0).fit(names["X_train"], names["y_train"])
+    names["clf"] = copy.deepcopy(clf)
     return names
 
 

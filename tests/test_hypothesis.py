@@ -316,7 +316,7 @@ def check_answers(clf, X):
 
 
 @given(st.tuples(*[st.integers(1, 5)] * 3), st.integers(1, 3), st.fixed_dictionaries({}, optional=OF_X), st.data())
-@examples(400)
+@examples(150)
 def test_fit_takes_any_images_or_names_x(image, n_stages, params, data):
     X = data.draw(any_images(image))
     params["image_shape"] = (
@@ -333,7 +333,7 @@ def test_fit_takes_any_images_or_names_x(image, n_stages, params, data):
 
 
 @given(st.data(), st.integers(0, 8), st.fixed_dictionaries({}, optional=OF_Y))
-@examples(400)
+@examples(150)
 def test_fit_takes_any_labels_or_names_y(data, n, params):
     X = np.random.default_rng(0).integers(0, 255, (n, 2, 2, 3), np.uint8)
     y, classes = data.draw(any_labels(n)), data.draw(st.none() | any_labels(n))
@@ -368,7 +368,7 @@ def fitted():
 
 
 @given(st.integers(0, 3), st.data())
-@examples(500)
+@examples(150)
 def test_a_fitted_classifier_takes_any_images_or_names_x(fitted, which, data):
     clf = fitted[which]
     X = data.draw(any_images(clf.image_shape_))
@@ -384,7 +384,7 @@ def test_a_fitted_classifier_takes_any_images_or_names_x(fitted, which, data):
 
 
 @given(st.integers(0, 3), st.integers(1, 4), st.data())
-@examples(400)
+@examples(150)
 def test_explain_takes_any_classes_or_names_them(fitted, which, n, data):
     clf = fitted[which]
     label = st.sampled_from(clf.classes_.tolist())
@@ -475,7 +475,7 @@ def rows(draw):
 
 
 @given(rows(), st.sampled_from(NUMBERS))
-@examples(1000)
+@examples(400)
 def test_images_fill_the_range_and_mean_the_same_in_another_dtype(rows, dtype):
     rows = outcome("X", lambda: images.native(rows))
     value_range = None if rows is None else outcome("X", lambda: find_value_range(rows))
@@ -556,7 +556,7 @@ def test_regions_and_labels_of_any_kind_are_checked(drawn, value):
     ),
     st.integers(0, 99),
 )
-@examples(200)
+@examples(100)
 def test_the_mean_of_the_map_is_the_score_in_every_variant(shape, params, seed):
     assume(params["architecture"] == "paper" or params["upsampling"] == "nearest")
     generator = torch.Generator().manual_seed(seed)

@@ -8,31 +8,46 @@ import pytest
 import skops.io
 import torch
 from sklearn.base import clone
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, make_blobs
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
-from sklearn.utils.estimator_checks import check_classifiers_train, parametrize_with_checks
+from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skgcm import GCMClassifier
-from skgcm.training import build
+from skgcm.network.blocks import ConvBlock
 
 SMALL = {"encoder_width": 8, "decoder_width": 8, "batch_size": 16, "max_epochs": 20, "device": "cpu"}
-VARIANTS = [{"shared_decoder": False}, {"clip_negative": True, "max_epochs": 20}, {"architecture": "paper"}]
+VARIANTS = [{}, {"shared_decoder": False}, {"clip_negative": True}, {"architecture": "paper"}]
+FEW_STEPS = {"batch_size": 64, "max_epochs": 12}  # they give accuracies of at least 0.87, and the checks need 0.83
+LEARNING = {"check_classifiers_train", "check_classifiers_classes", "check_class_weight_classifiers"}
 
 
-@parametrize_with_checks([GCMClassifier(**{**SMALL, "max_epochs": 10, **variant}) for variant in ({}, *VARIANTS)])
+@parametrize_with_checks([GCMClassifier(**{**SMALL, **FEW_STEPS, **variant}) for variant in VARIANTS])
 def test_estimator_check(estimator, check):
+    if check.func.__name__ not in LEARNING:  # the others need a fit, but no accuracy
+        estimator.set_params(max_epochs=2)
     check(estimator)
 
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("width", [2, 4])
-def test_narrow_networks_learn_and_nothing_in_them_dies(width, seed, monkeypatch):
-    monkeypatch.setattr(build, "draw_seed", lambda random_state: seed)  # the check sets its own random_state
-    clf = GCMClassifier(**{**SMALL, "encoder_width": width, "decoder_width": width})
-    check_classifiers_train("GCMClassifier", clf)
+def test_narrow_networks_learn_and_nothing_in_them_dies(width, seed):
+    X, y = make_blobs(96, random_state=0, cluster_std=0.5)
+    params = {**SMALL, "encoder_width": width, "decoder_width": width, "random_state": seed}
+    clf = GCMClassifier(**params).fit(X, y)
+    assert clf.score(X, y) > 0.83
+    deviations = {}
+    for name, module in clf.net_.network.named_modules():
+        if isinstance(module, ConvBlock):
+            module.register_forward_hook(
+                lambda module, args, out, name=name: deviations.update({name: out.std((0, 2, 3))})
+            )
+    with torch.no_grad():
+        clf.net_.infer(torch.from_numpy(X))
+    assert deviations
+    assert [name for name, found in deviations.items() if found.min() == 0] == []
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +64,6 @@ def small(digits):
 def test_default_parameters_read_digits(digits):
     X_train, X_test, y_train, y_test = train_test_split(*digits, test_size=1 / 3, stratify=digits[1], random_state=0)
     assert GCMClassifier(random_state=0, device="cpu").fit(X_train, y_train).score(X_test, y_test) >= 0.98
-
-
-def test_grid_search_over_two_processes(digits):
-    X, y = digits
-    search = GridSearchCV(GCMClassifier(**SMALL, random_state=0), {"decoder_width": [2, 8]}, cv=2, n_jobs=2)
-    search.fit(X[:400], y[:400])
-    assert search.best_score_ > 0.5
 
 
 def test_grid_search_over_entries_of_net_params(digits):
@@ -79,9 +87,10 @@ def test_grid_search_over_entries_of_net_params(digits):
 
 def test_in_a_pipeline_before_and_after_other_steps(digits):
     X, y = digits
-    last = make_pipeline(FunctionTransformer(lambda X: X / 16), GCMClassifier(**SMALL, random_state=0))
+    quick = GCMClassifier(**{**SMALL, "max_epochs": 8}, random_state=0)
+    last = make_pipeline(FunctionTransformer(lambda X: X / 16), quick)
     assert cross_val_score(last, X[:400], y[:400], cv=2).mean() > 0.5
-    first = make_pipeline(GCMClassifier(**SMALL, random_state=0), LogisticRegression(max_iter=1000))
+    first = make_pipeline(quick, LogisticRegression(max_iter=1000))
     assert first.fit(X[:400], y[:400]).score(X[400:800], y[400:800]) > 0.7
 
 

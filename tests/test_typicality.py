@@ -77,6 +77,13 @@ def test_distances_are_those_of_gaussians_with_a_common_covariance():
         assert (usual < share).mean() == pytest.approx(share, rel=0.5)
 
 
+def test_training_images_of_the_same_distance_count_as_at_least_as_far():
+    distances = np.repeat(np.arange(1, 51, dtype=np.float32), 4)
+    one = np.ones(1, np.float32)
+    known = typicality.Typicality(0 * one, one, np.zeros((1, 1), np.float32), one[:, None], distances)
+    np.testing.assert_allclose(known(np.array([[0.5], [1.0], [1.5], [26.0]])), [1, 1, 0.98, 0.5])
+
+
 def test_a_larger_distance_is_never_more_usual():
     rng = np.random.default_rng(0)
     known = typicality.fit(rng.normal(size=(60, 3)), np.arange(60) % 3)
