@@ -103,14 +103,14 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
         Share of the training batches that become mosaics of four images around a random point: the contributions in
         a part must classify that part alone, so that evidence comes to lie on the object. 0: no mosaics.
     sparsity : "auto" or float, default="auto"
-        Weight in the loss of the penalty on evidence that is spread out or misplaced. The penalty is the sum of
-        ``mean(|c|)^2 / mean(c^2)`` for the contributions c to an image's own class, which is 1 if all pixels contribute
-        the same and small if few do, and ``mean(max(c, 0))`` for those to a random other class: what images of several
-        classes
-        have in common becomes evidence for none. A larger value makes maps sharper, but 1 can reduce the accuracy with
-        few images. With the one-cycle schedule the weight rises linearly from 0 to this value over `max_epochs`, and a
-        fit that stops early ends with less; else it is constant, as in `partial_fit`. 0: no penalty, which is faster by
-        about a sixth. "auto": 0.3, or 0 in the paper's architecture.
+        Weight in the loss of the penalty on evidence that is spread out or has the wrong sign. The penalty is the sum
+        of ``mean(|c|)^2 / mean(c^2)`` for the contributions c to an image's own class, which is 1 if all pixels
+        contribute the same and small if few do, of ``mean(max(-c, 0))`` for the same contributions, and of
+        ``mean(max(c, 0))`` for those to a random other class: what images of several classes have in common becomes
+        evidence for none. A larger value makes maps sharper, but 1 can reduce the accuracy with few images. With the
+        one-cycle schedule the weight rises linearly from 0 to this value over `max_epochs`, and a fit that stops early
+        ends with less; else it is constant, as in `partial_fit`. 0: no penalty, which is faster by about a sixth.
+        "auto": 0.3, or 0 in the paper's architecture.
     erasing : float in [0, 1], default=0.0
         Share of the mosaics whose images are erased in part first: up to half of their pixels, those that contribute
         least to their class, get the batch's mean colour. A decision should not need pixels without evidence. With the
