@@ -16,9 +16,10 @@ help:  ## list the targets
 demo: $(VENV)/.has-plot  ## train on handwritten digits, print the accuracy, draw the evidence
 	$(RUN) examples/plot_digits.py
 
-# Two processes, which must collect the tests in the same order, hence the hash seed. One thread each: more are no faster
-# for networks this small, and while another program uses the cores, where each waits for the others at every layer, they
-# take minutes for what takes seconds.
+# Two processes, which must collect the tests in the same order, hence the hash seed. worksteal: each runs consecutive
+# tests, so that a module's fixtures are built once. One thread each: more are no faster for networks this small, and
+# while another program uses the cores, where each waits for the others at every layer, they take minutes for what takes
+# seconds.
 test: $(VENV)/.has-dev  ## lint, check format and imports, run all tests and doctests
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .

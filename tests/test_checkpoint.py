@@ -510,7 +510,7 @@ def test_a_fit_killed_within_a_write_resumes_from_the_epoch_before(path):
     try:
         while not (path.exists() and list(path.parent.glob(".*.tmp"))):
             assert child.poll() is None
-            assert time.monotonic() - start < 60
+            assert time.monotonic() - start < 300  # or it hangs
             time.sleep(0.001)
     finally:
         child.kill()
@@ -556,7 +556,7 @@ def test_a_file_in_use_is_an_error_until_the_process_that_uses_it_is_killed(path
     try:
         while not reached.exists():
             assert child.poll() is None
-            assert time.monotonic() - start < 60
+            assert time.monotonic() - start < 300  # or it hangs
             time.sleep(0.001)
         content = path.read_bytes()
         with pytest.raises(ValueError, match=r"in use by another fit.* folds .* name a folder: checkpoint='"):
