@@ -769,8 +769,8 @@ class GCMClassifier(TransformerMixin, ClassifierMixin, BaseEstimator):
 
         A classifier predicts a class for any image, often with a high probability. If the typicality is low, the
         prediction is unreliable: the image is of another kind, or its exposure or sharpness differs from the fit.
-        :meth:`predict`, :meth:`predict_proba`, :meth:`predict_log_proba` and :meth:`score` warn where more than 2 % of
-        the images have a typicality below 0.001, or more than 40 % of 20 and more images one below 0.1.
+        :meth:`predict`, :meth:`predict_proba`, :meth:`predict_log_proba` and :meth:`score` warn where more than 10 %
+        of the images have a typicality below 0.001, or more than 40 % of 20 and more images one below 0.1.
 
         Parameters
         ----------

@@ -142,7 +142,7 @@ def test_a_step_with_mosaics_learns_each_part_by_its_own_label(params, n_images,
         of_part = ccm[part // 4][:, inside]  # (N, pixels)
         scores.append(of_part.mean(1))
         own, wrong = of_part[of_parts[part]], of_part[other[part]].relu().mean()
-        penalties.append(own.abs().mean() ** 2 / own.square().mean() + wrong)
+        penalties.append(own.abs().mean() ** 2 / own.square().mean() + (-own).relu().mean() + wrong)
     scores = torch.stack(scores)
     loss = torch.nn.functional.cross_entropy(scores, of_parts)
     parameters = [net.network.head.bias, net.network.head.kernels[0]]
