@@ -93,16 +93,18 @@ def _status(name):
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
 
 
+def write_map(paths, folder):
+    """Write the images as X.npy. In a process of its own: the pages that it writes count as its memory."""
+    X = np.lib.format.open_memmap(Path(folder, "X.npy"), "w+", np.uint8, (len(paths), *SHAPE))
+    files = ImageFiles(paths[:FILES], SHAPE)[:].reshape(-1, *SHAPE)
+    for start in range(0, len(X), FILES):
+        X[start : start + FILES] = files[: len(X) - start]
+    X.flush()
+
+
 def fit_in_little_memory(paths, y, kind, folder):
     """How memory grows in a fit, in MB, if the process may allocate a tenth of what the images take as an array."""
-    X = np.array(paths)
-    if kind == "map":
-        X = np.lib.format.open_memmap(Path(folder, "X.npy"), "w+", np.uint8, (len(paths), *SHAPE))
-        files = ImageFiles(paths[:FILES], SHAPE)[:].reshape(-1, *SHAPE)
-        for start in range(0, len(X), FILES):
-            X[start : start + FILES] = files[: len(X) - start]
-        X.flush()
-        X = np.load(Path(folder, "X.npy"), mmap_mode="r")
+    X = np.array(paths) if kind == "files" else np.load(Path(folder, "X.npy"), mmap_mode="r")
     first, clock = _Clock(), _Clock()
     _classifier("thin", first, batch_size=SMALL).fit(X[:FIRST], y[:FIRST])
     peak = _peak()
@@ -183,6 +185,8 @@ def measured(row):
         if kind == "fit":
             return in_process(fit_in_turn, paths, y, *what)
         if kind == "memory":
+            if what[0] == "map":
+                in_process(write_map, paths, folder)
             return in_process(fit_in_little_memory, paths, y, what[0], folder)
         kb = sum(os.path.getsize(path) for path in paths[:FILES]) / FILES / 1024
         return {**in_process(read_once, paths), "kb": kb}
